@@ -1,0 +1,112 @@
+package merge
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/internal/kernel"
+)
+
+// Term is what one adapter does to a matrix W (rows x cols): it adds
+//
+//	D = Scale * B * A
+//
+// or, with Magnitude m (DoRA, Liu et al. 2024), replaces W by diag(m/n) (W + D),
+// where n holds the row norms of W + D.
+type Term struct {
+	A         kernel.Mat // rank x cols
+	B         kernel.Mat // rows x rank
+	Scale     float32
+	Magnitude []float32 // len rows, or nil
+}
+
+// Delta is the change that one or several adapters make to one matrix, the sum of
+// what its terms do to the base. It is never formed as a whole: rows of it are, as they are
+// needed. It is read-only and safe for concurrent use.
+type Delta struct {
+	Rows, Cols int64
+	Terms      []Term
+}
+
+// NewDelta checks that the terms fit a rows x cols matrix.
+func NewDelta(rows, cols int64, terms []Term) (*Delta, error) {
+	for _, t := range terms {
+		if int64(t.A.Cols) != cols || int64(t.B.Rows) != rows || t.A.Rows != t.B.Cols {
+			return nil, fmt.Errorf("adapter matrices A %dx%d and B %dx%d do not fit a %dx%d weight", t.A.Rows, t.A.Cols, t.B.Rows, t.B.Cols, rows, cols)
+		}
+		if t.Magnitude != nil && int64(len(t.Magnitude)) != rows {
+			return nil, fmt.Errorf("%d magnitudes do not fit a weight of %d rows", len(t.Magnitude), rows)
+		}
+	}
+	return &Delta{Rows: rows, Cols: cols, Terms: terms}, nil
+}
+
+// Change computes the change of whole rows, beginning with row, whose base values are
+// base, into dst (the same length). A product is a chain in the order of the rank,
+// scaled afterwards, as llama.cpp and PEFT do.
+func (d *Delta) Change(dst, base []float32, row int64) {
+	n, cols := int(int64(len(dst))/d.Cols), int(d.Cols)
+	if len(d.Terms) == 0 {
+		clear(dst)
+		return
+	}
+	out := kernel.Mat{Data: dst, Rows: n, Cols: cols, Stride: cols}
+	for i, t := range d.Terms {
+		if i == 1 {
+			out = kernel.NewMat(n, cols)
+		}
+		kernel.GemmNN(nil, out, t.B.Sub(int(row), int(row)+n, 0, t.B.Cols), t.A, false)
+		change := out.Data[:len(dst)]
+		for j := range change {
+			change[j] *= t.Scale
+		}
+		if t.Magnitude != nil {
+			for k := range n {
+				renorm(change[k*cols:(k+1)*cols], base[k*cols:(k+1)*cols], t.Magnitude[row+int64(k)])
+			}
+		}
+		if i > 0 {
+			for j, v := range change {
+				dst[j] += v
+			}
+		}
+	}
+}
+
+// renorm turns the row d that is added to w into the change that gives w + d the
+// norm m. A zero row stays as it is.
+func renorm(d, w []float32, m float32) {
+	var norm float64
+	for i, v := range d {
+		x := float64(w[i] + v)
+		norm += float64(x * x)
+	}
+	if norm == 0 {
+		return
+	}
+	f := m / float32(math.Sqrt(norm))
+	for i, v := range d {
+		d[i] = float32(f*(w[i]+v)) - w[i]
+	}
+}
+
+// added is a matrix with a delta added to it, in float32.
+type added struct {
+	base  format.RowReader
+	delta *Delta
+}
+
+func (a *added) Dims() (rows, cols int64) { return a.base.Dims() }
+
+func (a *added) ReadRows(dst []float32, row int64) error {
+	if err := a.base.ReadRows(dst, row); err != nil {
+		return err
+	}
+	change := make([]float32, len(dst))
+	a.delta.Change(change, dst, row)
+	for i, c := range change {
+		dst[i] += c
+	}
+	return nil
+}

@@ -1,0 +1,136 @@
+package merge
+
+import (
+	"context"
+	"fmt"
+	"sort"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/arch"
+)
+
+// Options says how a merge into the same types is done.
+type Options struct {
+	Method string // "" means "keep"
+	Seed   uint64 // of the random numbers of stochastic rounding
+}
+
+// Deltas are the changes to a model's tensors, by GGUF name.
+type Deltas map[string]*Delta
+
+// check makes sure that every delta has its tensor and fits it.
+func (ds Deltas) check(m *arch.Model) error {
+	var names []string
+	for name := range ds {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	for _, name := range names {
+		v := m.View(name)
+		if v == nil {
+			return fmt.Errorf("%s has no tensor %s, which the adapter changes: is it another model's adapter?", m.Path, name)
+		}
+		rows, cols := v.Rows.Dims()
+		if d := ds[name]; d.Rows != rows || d.Cols != cols {
+			return fmt.Errorf("tensor %s: the base's is %dx%d, the adapter is for %dx%d: is it another model's adapter?", name, rows, cols, d.Rows, d.Cols)
+		}
+	}
+	return nil
+}
+
+// Apply returns base with the deltas added, in float32 and when rows are read: the
+// model that base and adapters are together, to be converted, quantized or
+// evaluated as any other. It shares base's files; closing it closes nothing.
+func Apply(base *arch.Model, ds Deltas) (*arch.Model, error) {
+	if err := ds.check(base); err != nil {
+		return nil, err
+	}
+	views := make([]*format.View, len(base.Views))
+	for i, v := range base.Views {
+		views[i] = v
+		if d := ds[v.Name]; d != nil {
+			w := *v
+			w.Rows = &added{base: v.Rows, delta: d}
+			views[i] = &w
+		}
+	}
+	return arch.NewModel(base.Path, base.Meta, views), nil
+}
+
+// NewPlan plans base with the deltas merged into it, every tensor in its own type
+// and in base's order: tensors without a delta are copied as bytes. The report
+// is filled when the plan has been run; call [Report.Finish] then.
+//
+// Memory: the runner's blocks, and 40 bytes a row of the tensors in flight.
+func NewPlan(base *arch.Model, ds Deltas, opt Options) (*format.Plan, *Report, error) {
+	if opt.Method == "" {
+		opt.Method = "keep"
+	}
+	m, err := MethodByName(opt.Method)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := ds.check(base); err != nil {
+		return nil, nil, err
+	}
+	plan, report := &format.Plan{}, &Report{}
+	for _, v := range base.Views {
+		o, err := format.NewOutput(v.Name, v.Type, v.Shape, v.Rows, nil)
+		if err != nil {
+			return nil, nil, err
+		}
+		o.Why = "copied"
+		if d := ds[v.Name]; d != nil {
+			if err := mergeOutput(o, v, d, m, opt, report); err != nil {
+				return nil, nil, fmt.Errorf("tensor %s: %w", v.Name, err)
+			}
+			o.Why = "merged: " + m.Name
+		}
+		plan.Outputs = append(plan.Outputs, o)
+	}
+	return plan, report, nil
+}
+
+func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Options, report *Report) error {
+	raw, ok := v.Rows.(format.RawReader)
+	if !ok || raw.RawType() != v.Type {
+		return format.Unsupported("the stored bytes of a %v tensor made from several cannot be kept; name a --type", v.Type)
+	}
+	codec, err := format.CodecOf(v.Type)
+	if err != nil {
+		return err
+	}
+	encode, err := m.open(&target{name: v.Name, typ: v.Type, cols: int(d.Cols), seed: opt.Seed, codec: codec})
+	if err != nil {
+		return err
+	}
+	count := report.tally(v, m.Name)
+	// Base, delta and merged values; the method's own copy; two sets of codes.
+	o.Cost = o.UnitBytes + d.Cols*(4*4+4)
+	o.Prepare = func(context.Context) error {
+		count.begin(d.Rows)
+		return nil
+	}
+	o.Finish = func() error {
+		count.end()
+		return nil
+	}
+	o.Fill = func(dst []byte, row int64) error {
+		n := int64(len(dst)) / o.UnitBytes * d.Cols
+		stored := make([]byte, len(dst))
+		if err := raw.ReadRaw(stored, row); err != nil {
+			return err
+		}
+		base, delta := make([]float32, n), make([]float32, n)
+		codec.Decode(base, stored)
+		d.Change(delta, base, row)
+		if err := encode(dst, stored, delta, row); err != nil {
+			return err
+		}
+		now := make([]float32, n)
+		codec.Decode(now, dst)
+		count.count(stored, dst, base, now, delta, row)
+		return nil
+	}
+	return nil
+}

@@ -1,0 +1,145 @@
+package merge
+
+import (
+	"math"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/quant"
+)
+
+// Survival says what became of the wanted change in one tensor, or in all of them.
+// With D the wanted change, R the realised one (merged minus base, both decoded):
+type Survival struct {
+	Elements    int64   `json:"elements"`
+	Changed     int64   `json:"codes_changed"`  // codes (or, in float types, values) that differ from the base's
+	Gain        float64 `json:"gain"`           // <R, D> / <D, D>: 1 is full strength, 0 is lost
+	Correlation float64 `json:"correlation"`    // <R, D> / (|R| |D|)
+	Error       float64 `json:"relative_error"` // |R - D| / |D|
+	DeltaRMS    float64 `json:"delta_rms"`      // root mean square of D
+	WeightRMS   float64 `json:"weight_rms"`     // of the base
+}
+
+// TensorSurvival is the survival of one tensor.
+type TensorSurvival struct {
+	Name   string `json:"tensor"`
+	Type   string `json:"type"`
+	Method string `json:"method"`
+	Survival
+}
+
+// Report is what a merge did, tensor by tensor in the order of the file. It is
+// complete when the plan has been run.
+type Report struct {
+	Tensors []*TensorSurvival `json:"tensors"`
+	Total   Survival          `json:"total"`
+
+	tallies []*tally
+}
+
+// sums of one row, in the order of its columns.
+type sums struct {
+	changed        int64
+	rd, dd, rr, ww float64
+}
+
+func (s *sums) add(o sums) {
+	s.changed += o.changed
+	s.rd += o.rd
+	s.dd += o.dd
+	s.rr += o.rr
+	s.ww += o.ww
+}
+
+func (s sums) survival(n int64) Survival {
+	v := Survival{Elements: n, Changed: s.changed}
+	if n > 0 {
+		v.DeltaRMS, v.WeightRMS = math.Sqrt(s.dd/float64(n)), math.Sqrt(s.ww/float64(n))
+	}
+	if s.dd > 0 {
+		v.Gain = s.rd / s.dd
+		v.Error = math.Sqrt(max(s.rr-2*s.rd+s.dd, 0) / s.dd)
+	}
+	if s.rr > 0 && s.dd > 0 {
+		v.Correlation = s.rd / math.Sqrt(s.rr*s.dd)
+	}
+	return v
+}
+
+// tally collects the sums of a tensor by row, so that their total does not depend
+// on how the rows were dealt out to threads.
+type tally struct {
+	t    *TensorSurvival
+	cols int
+	grid *quant.Grid
+	rows []sums
+	all  sums // of all rows, once they are counted
+}
+
+func (r *Report) tally(v *format.View, method string) *tally {
+	_, cols := v.Rows.Dims()
+	t := &tally{t: &TensorSurvival{Name: v.Name, Type: v.Type.String(), Method: method}, cols: int(cols)}
+	t.grid, _ = quant.GridOf(v.Type)
+	r.Tensors = append(r.Tensors, t.t)
+	r.tallies = append(r.tallies, t)
+	return t
+}
+
+// begin makes room for the tensor's rows; end adds them up and lets them go.
+func (t *tally) begin(rows int64) { t.rows = make([]sums, rows) }
+
+func (t *tally) end() {
+	for _, row := range t.rows {
+		t.all.add(row)
+	}
+	t.t.Survival = t.all.survival(int64(len(t.rows)) * int64(t.cols))
+	t.rows = nil
+}
+
+// count compares merged rows with the base's. raw and merged are their bytes,
+// base and now their values; the last two are overwritten.
+func (t *tally) count(raw, merged []byte, base, now, delta []float32, row int64) {
+	n := len(delta) / t.cols
+	for i := range n {
+		s := &t.rows[row+int64(i)]
+		*s = sums{}
+		lo, hi := i*t.cols, (i+1)*t.cols
+		for j := lo; j < hi; j++ {
+			w, d := float64(base[j]), float64(delta[j])
+			r := float64(now[j]) - w
+			s.rd += float64(r * d)
+			s.dd += float64(d * d)
+			s.rr += float64(r * r)
+			s.ww += float64(w * w)
+			if t.grid == nil && now[j] != base[j] {
+				s.changed++
+			}
+		}
+	}
+	if t.grid == nil {
+		return
+	}
+	g := t.grid
+	a, b := make([]uint8, len(delta)), make([]uint8, len(delta))
+	step, min := base[:len(delta)/g.Sub], now[:len(delta)/g.Sub] // their values are no longer needed
+	g.Unpack(a, step, min, raw)
+	g.Unpack(b, step, min, merged)
+	for i := range n {
+		s := &t.rows[row+int64(i)]
+		for j := i * t.cols; j < (i+1)*t.cols; j++ {
+			if a[j] != b[j] {
+				s.changed++
+			}
+		}
+	}
+}
+
+// Finish computes the survival of all tensors together, after the plan was run.
+func (r *Report) Finish() {
+	var all sums
+	var n int64
+	for _, t := range r.tallies {
+		all.add(t.all)
+		n += t.t.Elements
+	}
+	r.Total = all.survival(n)
+}
