@@ -3,8 +3,6 @@ package quant
 import (
 	"encoding/binary"
 
-	"github.com/x448/float16"
-
 	"github.com/graft-lora/graft/format"
 )
 
@@ -87,8 +85,6 @@ func ramp(lo, n int) []float32 {
 
 // iq4Levels are the 16 levels of IQ4_NL and IQ4_XS (kvalues_iq4nl of ggml).
 var iq4Levels = [16]float32{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
-
-func half(b []byte) float32 { return float16.Frombits(binary.LittleEndian.Uint16(b)).Float32() }
 
 // Nibbles at head: byte j holds element j (low) and j+16 (high).
 
