@@ -9,19 +9,19 @@ import "math"
 // the float64 are zero (for results below the smallest normal float32 too, whose
 // half-way points have even fewer bits). Those cases take the slow path.
 func FMA(a, b, c float32) float32 {
-	s := float64(a)*float64(b) + float64(c)
+	p, d := float64(a)*float64(b), float64(c)
+	s := p + d
 	if math.Float64bits(s)<<36 == 0 {
-		return fmaOdd(a, b, c)
+		return addOdd(p, d)
 	}
 	return float32(s)
 }
 
-// fmaOdd rounds the sum to odd before it rounds to float32 (Boldo and Melquiond,
+// addOdd rounds p + d to odd before it rounds to float32 (Boldo and Melquiond,
 // "Emulation of FMA and correctly rounded sums", 2008): the error of the sum is
 // found exactly, and where there is one the last bit is made odd, which no half-way
 // point has.
-func fmaOdd(a, b, c float32) float32 {
-	p, d := float64(a)*float64(b), float64(c)
+func addOdd(p, d float64) float32 {
 	s := p + d
 	t := s - p
 	e := (p - (s - t)) + (d - t)
