@@ -1,0 +1,157 @@
+package kernel
+
+import "math"
+
+// Element-wise operations and sums over rows. In all of them dst comes first, the
+// slices belong to the caller and have equal lengths (anything else panics), and
+// dst may be one of the inputs but must not overlap one otherwise. Products and
+// sums are rounded one by one unless fma is written.
+
+// lanes is the accumulator of a sum along a row: element i goes to lane i%16.
+type lanes [16]float32
+
+// sum adds the lanes up: l and l+8, then l and l+4, then +2, then +1.
+func (l *lanes) sum() float32 {
+	for step := 8; step > 0; step /= 2 {
+		for i := range step {
+			l[i] += l[i+step]
+		}
+	}
+	return l[0]
+}
+
+func sameLen(n, m int) {
+	if n != m {
+		panic("kernel: slices of different lengths")
+	}
+}
+
+// Dot is the sum of x∘y.
+//
+//	for i := range x { lane[i%16] = fma(x[i], y[i], lane[i%16]) }
+func Dot(x, y []float32) float32 {
+	sameLen(len(x), len(y))
+	var l lanes
+	n := dotVec(&l, x, y)
+	y = y[:len(x)]
+	for i := n; i < len(x); i++ {
+		l[i&15] = FMA(x[i], y[i], l[i&15])
+	}
+	return l.sum()
+}
+
+// SumSquares is Dot(x, x).
+func SumSquares(x []float32) float32 { return Dot(x, x) }
+
+// Sum is the sum of x.
+//
+//	for i := range x { lane[i%16] += x[i] }
+func Sum(x []float32) float32 {
+	var l lanes
+	for i := sumVec(&l, x); i < len(x); i++ {
+		l[i&15] += x[i]
+	}
+	return l.sum()
+}
+
+// SumSquares64 is the sum of the squares of x in float64, for norms of gradients.
+//
+//	for i := range x { lane[i%16] += float64(x[i])*float64(x[i]) }
+func SumSquares64(x []float32) float64 {
+	var l [16]float64
+	for i := sumSquares64Vec(&l, x); i < len(x); i++ {
+		v := float64(x[i])
+		l[i&15] += v * v // the product is exact, so it does not matter whether it is fused
+	}
+	for step := 8; step > 0; step /= 2 {
+		for i := range step {
+			l[i] += l[i+step]
+		}
+	}
+	return l[0]
+}
+
+// MaxVal is the largest element of x, passing over NaN; -Inf if there is none.
+func MaxVal(x []float32) float32 {
+	inf := float32(math.Inf(-1))
+	var l lanes
+	for i := range l {
+		l[i] = inf
+	}
+	m := inf
+	for i := maxVec(&l, x); i < len(x); i++ {
+		if x[i] > m {
+			m = x[i]
+		}
+	}
+	for _, v := range l {
+		if v > m {
+			m = v
+		}
+	}
+	return m + 0 // of -0 and +0, which are equally large, +0
+}
+
+// ArgMax is the index of the first of the largest elements of x, passing over NaN;
+// -1 if there is none.
+func ArgMax(x []float32) int {
+	m := MaxVal(x)
+	for i, v := range x {
+		if v == m {
+			return i
+		}
+	}
+	return -1
+}
+
+// Add does dst[i] += x[i].
+func Add(dst, x []float32) {
+	sameLen(len(dst), len(x))
+	n := addVec(dst, x)
+	dst, x = dst[n:], x[n:]
+	for i, v := range x {
+		dst[i] += v
+	}
+}
+
+// Sub does dst[i] = x[i] - y[i].
+func Sub(dst, x, y []float32) {
+	sameLen(len(dst), len(x))
+	sameLen(len(dst), len(y))
+	n := subVec(dst, x, y)
+	dst, x, y = dst[n:], x[n:], y[n:]
+	for i, v := range x {
+		dst[i] = v - y[i]
+	}
+}
+
+// Mul does dst[i] = x[i] * y[i].
+func Mul(dst, x, y []float32) {
+	sameLen(len(dst), len(x))
+	sameLen(len(dst), len(y))
+	n := mulVec(dst, x, y)
+	dst, x, y = dst[n:], x[n:], y[n:]
+	for i, v := range x {
+		dst[i] = v * y[i]
+	}
+}
+
+// Scale does dst[i] = a * x[i].
+func Scale(dst []float32, a float32, x []float32) {
+	sameLen(len(dst), len(x))
+	n := scaleVec(dst, a, x)
+	dst, x = dst[n:], x[n:]
+	for i, v := range x {
+		dst[i] = a * v
+	}
+}
+
+// Axpy does dst[i] = fma(a, x[i], dst[i]).
+func Axpy(dst []float32, a float32, x []float32) {
+	sameLen(len(dst), len(x))
+	n := axpyVec(dst, a, x)
+	dst, x = dst[n:], x[n:]
+	for i, v := range x {
+		dst[i] = FMA(a, v, dst[i])
+	}
+}
