@@ -11,24 +11,6 @@ type Weights interface {
 	DecodeRows(dst []float32, row int)
 }
 
-// MulNT is the forward product through frozen weights: y[T, out] = x[T, in]·wᵀ,
-// added to y when acc is set. Each row of w is decoded once, whatever T is.
-func MulNT(p *Pool, y, x Mat, w Weights, acc bool) {
-	out, in := w.Dims()
-	b := NewMat(out, in)
-	w.DecodeRows(b.Data, 0)
-	GemmNT(p, y, x, b, acc)
-}
-
-// MulNN is the backward product through frozen weights: dx[T, in] = dy[T, out]·w,
-// added to dx when acc is set. Each row of w is decoded once, whatever T is.
-func MulNN(p *Pool, dx, dy Mat, w Weights, acc bool) {
-	out, in := w.Dims()
-	b := NewMat(out, in)
-	w.DecodeRows(b.Data, 0)
-	GemmNN(p, dx, dy, b, acc)
-}
-
 // GemmNT is c[m, n] = a[m, k]·b[n, k]ᵀ, added to c when acc is set.
 func GemmNT(p *Pool, c, a, b Mat, acc bool) {
 	if c.Rows != a.Rows || c.Cols != b.Rows || a.Cols != b.Cols {
@@ -51,21 +33,4 @@ func GemmTN(p *Pool, c, a, b Mat, acc bool) {
 		panic("kernel: GemmTN: shapes do not fit")
 	}
 	gemm(p, c, a, b, 1, a.Stride, b.Stride, 1, a.Rows, acc)
-}
-
-func gemm(p *Pool, c, a, b Mat, ai, ak, bk, bj, kn int, acc bool) {
-	c.check()
-	a.check()
-	b.check()
-	p.For(c.Rows, func(i, _ int) {
-		for j, s := range c.Row(i) {
-			if !acc {
-				s = 0
-			}
-			for k := range kn {
-				s = FMA(a.Data[i*ai+k*ak], b.Data[k*bk+j*bj], s)
-			}
-			c.Data[i*c.Stride+j] = s
-		}
-	})
 }

@@ -6,8 +6,9 @@ import (
 )
 
 // Pool runs loops on a fixed number of goroutines, the caller's among them. It
-// serves one loop at a time: For must not be called from two goroutines at once,
-// nor from inside a loop of the same pool (give products a nil pool there).
+// serves one loop or one product at a time: it must not be used from two goroutines
+// at once, nor from inside a loop of its own (give products a nil pool there). Such
+// use panics.
 type Pool struct {
 	threads int
 	wake    []chan struct{} // one for each goroutine beside the caller
@@ -18,8 +19,12 @@ type Pool struct {
 	f       func(i, worker int)
 	n       int64
 	next    atomic.Int64
-	left    atomic.Int64 // workers that have not finished
+	left    atomic.Int64 // helpers that have not finished
 	failure atomic.Pointer[any]
+
+	product product // the product that runs now, so that a call allocates nothing
+	scratch []*scratch
+	step    func(i, worker int)
 }
 
 // NewPool makes a pool of that many threads; 0 or less means one for each processor
@@ -29,7 +34,12 @@ func NewPool(threads int) *Pool {
 		threads = runtime.GOMAXPROCS(0)
 	}
 	p := &Pool{threads: threads, done: make(chan struct{}, 1)}
-	for w := 1; w < threads; w++ {
+	p.step = func(i, worker int) { p.product.step(&p.product, i, p.scratch[worker]) }
+	for w := range threads {
+		p.scratch = append(p.scratch, new(scratch))
+		if w == 0 {
+			continue
+		}
 		c := make(chan struct{}, 1)
 		p.wake = append(p.wake, c)
 		go func() {
@@ -58,16 +68,34 @@ func (p *Pool) Threads() int {
 // fixed, so results must not depend on it. When f panics, For panics with that value
 // after the other workers have stopped. On a nil pool the calls are made in order.
 func (p *Pool) For(n int, f func(i, worker int)) {
-	if p == nil || p.threads == 1 || n <= 1 {
+	if p == nil {
 		for i := range n {
 			f(i, 0)
 		}
 		return
 	}
+	p.acquire()
+	defer p.release()
+	p.loop(n, f)
+}
+
+func (p *Pool) acquire() {
 	if p.busy.Swap(true) {
-		panic("kernel: Pool.For called while a loop of the same pool runs")
+		panic("kernel: a pool was used while a loop of the same pool runs")
 	}
+}
+
+func (p *Pool) release() { p.busy.Store(false) }
+
+// loop is For between acquire and release.
+func (p *Pool) loop(n int, f func(i, worker int)) {
 	helpers := min(p.threads, n) - 1
+	if helpers <= 0 {
+		for i := range n {
+			f(i, 0)
+		}
+		return
+	}
 	p.f, p.n = f, int64(n)
 	p.next.Store(0)
 	p.left.Store(int64(helpers))
@@ -77,9 +105,7 @@ func (p *Pool) For(n int, f func(i, worker int)) {
 	p.work(0)
 	<-p.done
 	p.f = nil
-	failure := p.failure.Swap(nil)
-	p.busy.Store(false)
-	if failure != nil {
+	if failure := p.failure.Swap(nil); failure != nil {
 		panic(*failure)
 	}
 }
@@ -88,8 +114,9 @@ func (p *Pool) For(n int, f func(i, worker int)) {
 func (p *Pool) work(worker int) {
 	defer func() {
 		if r := recover(); r != nil {
+			failure := r
 			p.next.Store(p.n)
-			p.failure.Store(&r)
+			p.failure.Store(&failure)
 		}
 	}()
 	for {
@@ -101,7 +128,8 @@ func (p *Pool) work(worker int) {
 	}
 }
 
-// Close ends the pool's goroutines. It may be called again, and on a nil pool.
+// Close ends the pool's goroutines. It may be called again, and on a nil pool; the
+// pool still works afterwards, on the caller's goroutine alone.
 func (p *Pool) Close() {
 	if p == nil {
 		return

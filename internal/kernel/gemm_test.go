@@ -1,0 +1,257 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/graft-lora/graft/internal/cpu"
+)
+
+// tierLock keeps tests that force a tier apart; the others do not care which runs.
+var tierLock sync.Mutex
+
+// eachTier runs f once in each tier that this machine has.
+func eachTier(t *testing.T, f func(t *testing.T)) {
+	for _, tier := range cpu.Tiers() {
+		t.Run(tier.String(), func(t *testing.T) {
+			tierLock.Lock()
+			defer tierLock.Unlock()
+			defer cpu.Force(tier)()
+			f(t)
+		})
+	}
+}
+
+const guard = 12345.678
+
+// randMat makes a matrix with gap unused elements after each row, guard words in
+// them, before the first and after the last. Some values are zero, huge or tiny.
+func randMat(r *rand.Rand, rows, cols, gap int) (m Mat, whole []float32) {
+	const before = 3
+	stride := cols + gap
+	whole = make([]float32, before+rows*stride+5)
+	for i := range whole {
+		whole[i] = guard
+	}
+	m = Mat{Data: whole[before : before+rows*stride], Rows: rows, Cols: cols, Stride: stride}
+	if rows > 0 && cols > 0 { // as short as Mat allows
+		m.Data = m.Data[: (rows-1)*stride+cols : (rows-1)*stride+cols]
+	}
+	for i := range rows {
+		for j := range m.Row(i) {
+			v := float32(r.NormFloat64())
+			switch r.IntN(40) {
+			case 0:
+				v = 0
+			case 1:
+				v *= 1e18
+			case 2:
+				v *= 1e-30
+			}
+			m.Row(i)[j] = v
+		}
+	}
+	return m, whole
+}
+
+// chain is one element of a product, as the package defines it.
+func chain(s float32, k int, a, b func(q int) float32) float32 {
+	for q := range k {
+		s = FMA(a(q), b(q), s)
+	}
+	return s
+}
+
+// counted is a Weights that says how often each row was decoded.
+type counted struct {
+	Mat
+	decoded []atomic.Int32
+}
+
+func (w *counted) DecodeRows(dst []float32, row int) {
+	for i := range len(dst) / w.Cols {
+		w.decoded[row+i].Add(1)
+	}
+	w.Mat.DecodeRows(dst, row)
+}
+
+// form is one of the five products, on operands given as a[m, k] and b[k, n].
+type form struct {
+	name         string
+	turnA, turnB bool // how the operands lie
+	run          func(p *Pool, c, a, b Mat, acc bool)
+	frozen       bool
+}
+
+var forms = []form{
+	{name: "GemmNN", run: GemmNN},
+	{name: "GemmNT", turnB: true, run: GemmNT},
+	{name: "GemmTN", turnA: true, run: GemmTN},
+	{name: "MulNT", turnB: true, frozen: true},
+	{name: "MulNN", frozen: true},
+}
+
+func at(m Mat, turned bool) func(i, j int) float32 {
+	if turned {
+		return func(i, j int) float32 { return m.Data[j*m.Stride+i] }
+	}
+	return func(i, j int) float32 { return m.Data[i*m.Stride+j] }
+}
+
+// checkProduct compares one product with the chains, bit for bit, and the guard
+// words with what they were.
+func checkProduct(t *testing.T, r *rand.Rand, p *Pool, f form, m, n, k int, acc bool) {
+	t.Helper()
+	name := fmt.Sprintf("%s %dx%dx%d acc=%v threads=%d", f.name, m, n, k, acc, p.Threads())
+	ar, ac, br, bc := m, k, k, n
+	if f.turnA {
+		ar, ac = k, m
+	}
+	if f.turnB {
+		br, bc = n, k
+	}
+	a, _ := randMat(r, ar, ac, r.IntN(4))
+	b, _ := randMat(r, br, bc, r.IntN(4))
+	c, whole := randMat(r, m, n, r.IntN(4))
+	old := append([]float32(nil), whole...)
+	const before = 3
+	if f.frozen {
+		w := &counted{Mat: b, decoded: make([]atomic.Int32, br)}
+		if f.turnB {
+			MulNT(p, c, a, w, acc)
+		} else {
+			MulNN(p, c, a, w, acc)
+		}
+		for i := range w.decoded {
+			if v := w.decoded[i].Load(); v > 1 || v == 0 && m > 0 && bc > 0 {
+				t.Fatalf("%s: row %d was decoded %d times", name, i, v)
+			}
+		}
+	} else {
+		f.run(p, c, a, b, acc)
+	}
+	ea, eb := at(a, f.turnA), at(b, f.turnB)
+	for i := range whole {
+		want := old[i]
+		row, col := (i-before)/max(c.Stride, 1), (i-before)%max(c.Stride, 1)
+		if i >= before && row < m && col < n {
+			s := want
+			if !acc {
+				s = 0
+			}
+			want = chain(s, k, func(q int) float32 { return ea(row, q) }, func(q int) float32 { return eb(q, col) })
+		}
+		if math.Float32bits(whole[i]) != math.Float32bits(want) && !(want != want && whole[i] != whole[i]) {
+			t.Fatalf("%s: element %d (row %d, column %d) is %x, want %x", name, i, row, col, whole[i], want)
+		}
+	}
+}
+
+// TestProducts compares every form in every tier with the naive chain, bit for bit.
+func TestProducts(t *testing.T) {
+	pools := []*Pool{nil, NewPool(1), NewPool(2), NewPool(3), NewPool(4)}
+	defer func() {
+		for _, p := range pools {
+			p.Close()
+		}
+	}()
+	eachTier(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(3, 4))
+		for _, f := range forms {
+			for l := range 131 { // each length in each place, the others small
+				checkProduct(t, r, pools[r.IntN(5)], f, l, 1+r.IntN(5), 1+r.IntN(9), r.IntN(2) == 0)
+				checkProduct(t, r, pools[r.IntN(5)], f, 1+r.IntN(14), l, 1+r.IntN(9), r.IntN(2) == 0)
+				checkProduct(t, r, pools[r.IntN(5)], f, 1+r.IntN(3), 1+r.IntN(34), l, r.IntN(2) == 0)
+			}
+			for range 15 {
+				checkProduct(t, r, pools[r.IntN(5)], f, r.IntN(60), r.IntN(80), r.IntN(100), r.IntN(2) == 0)
+			}
+			for i, p := range pools { // several blocks of k, and of rows
+				checkProduct(t, r, p, f, 97+i, 33, 2*maxDepth+5, i%2 == 0)
+			}
+			checkProduct(t, r, pools[2], f, 300, 70, 40, true)
+		}
+	})
+}
+
+// TestSharedBlocks makes MulNN decode in more than one block.
+func TestSharedBlocks(t *testing.T) {
+	p := NewPool(2)
+	defer p.Close()
+	const in, out = 9000, 150
+	r := rand.New(rand.NewPCG(5, 6))
+	dy, _ := randMat(r, 2, out, 1)
+	w, _ := randMat(r, out, in, 0)
+	var first []float32
+	eachTier(t, func(t *testing.T) {
+		dx := NewMat(2, in)
+		MulNN(p, dx, dy, w, false)
+		for _, j := range []int{0, 1, 4999, 8998, 8999} {
+			want := chain(0, out, func(q int) float32 { return dy.Data[dy.Stride+q] }, func(q int) float32 { return w.Data[q*w.Stride+j] })
+			if got := dx.Row(1)[j]; got != want {
+				t.Errorf("column %d is %x, want %x", j, got, want)
+			}
+		}
+		if first == nil {
+			first = dx.Data
+		}
+		for i, v := range dx.Data {
+			if math.Float32bits(v) != math.Float32bits(first[i]) {
+				t.Fatalf("element %d differs between tiers", i)
+			}
+		}
+	})
+}
+
+func TestNoAllocation(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	x, _ := randMat(r, 70, 100, 0)
+	y := NewMat(70, 90)
+	wm, _ := randMat(r, 90, 100, 0)
+	var w Weights = wm
+	p := NewPool(2)
+	defer p.Close()
+	for _, p := range []*Pool{nil, p} {
+		if n := testing.AllocsPerRun(20, func() {
+			MulNT(p, y, x, w, false)
+			MulNN(p, x, y, w, true)
+			GemmNT(p, y, x, wm, false)
+		}); n != 0 {
+			t.Errorf("%d threads: %v allocations a round", p.Threads(), n)
+		}
+	}
+}
+
+func TestMisuse(t *testing.T) {
+	t.Parallel()
+	p := NewPool(2)
+	defer p.Close()
+	m := func(r, c int) Mat { return NewMat(r, c) }
+	for name, f := range map[string]func(){
+		"shape":  func() { GemmNN(nil, m(2, 2), m(2, 3), m(2, 2), false) },
+		"shapes": func() { MulNT(nil, m(2, 2), m(2, 3), m(3, 3), false) },
+		"memory": func() {
+			GemmNN(nil, Mat{Data: make([]float32, 3), Rows: 2, Cols: 2, Stride: 2}, m(2, 2), m(2, 2), false)
+		},
+		"nested": func() { p.For(2, func(int, int) { GemmNN(p, m(2, 2), m(2, 2), m(2, 2), false) }) },
+		"sub":    func() { m(2, 2).Sub(0, 3, 0, 1) },
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: no panic", name)
+				}
+			}()
+			f()
+		}()
+	}
+	var n atomic.Int32 // and the pool still works
+	p.For(100, func(int, int) { n.Add(1) })
+	if n.Load() != 100 {
+		t.Errorf("%d calls of 100", n.Load())
+	}
+}

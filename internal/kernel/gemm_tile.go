@@ -1,0 +1,69 @@
+package kernel
+
+import "math"
+
+// tile is one call of the innermost kernels: h rows of c, one panel wide,
+//
+//	for i := range h { for j := range width {
+//		s := load ? c[i*ldc+j] : 0
+//		for q := range k { s = fma(a[i*ai+q*ak], b[q*bk+j], s) }
+//		c[i*ldc+j] = s
+//	} }
+//
+// with k at least 1. Strides are in elements. The layout is known to the assembly.
+type tile struct {
+	c, a, b     []float32
+	ldc, ai, ak int
+	bk, k       int
+	load        bool
+}
+
+// drop moves t down by h rows.
+func (t *tile) drop(h int) {
+	t.c = t.c[min(h*t.ldc, len(t.c)):]
+	t.a = t.a[min(h*t.ai, len(t.a)):]
+}
+
+// tiles is the set of innermost kernels of a tier.
+type tiles struct {
+	width int // columns of a panel
+	// run does h rows of the panel's first n columns, and may do more columns than n
+	// when writing them is harmless: n is width or narrow.
+	run    func(t *tile, h, n int)
+	narrow int // the other number of columns that run takes; 0 if none
+	// turn writes the transpose of 4·quads columns of group rows of src, a row of
+	// group elements every width elements of dst.
+	turn  func(dst, src []float32, stride, quads int)
+	group int
+}
+
+var genericTiles = tiles{width: 16, run: runGeneric}
+
+// runGeneric is the reference. Each lane is FMA, written out since it is too large
+// for the compiler to inline; the running sums are float32 values held as float64.
+func runGeneric(t *tile, h, _ int) {
+	for i := range h {
+		c := t.c[i*t.ldc:][:16]
+		var s [16]float64
+		if t.load {
+			for j, v := range c {
+				s[j] = float64(v)
+			}
+		}
+		for q := range t.k {
+			x := float64(t.a[i*t.ai+q*t.ak])
+			b := t.b[q*t.bk:][:16]
+			for j := range s {
+				p := x * float64(b[j])
+				if v := p + s[j]; math.Float64bits(v)<<36 != 0 {
+					s[j] = float64(float32(v))
+				} else {
+					s[j] = float64(addOdd(p, s[j]))
+				}
+			}
+		}
+		for j := range c {
+			c[j] = float32(s[j])
+		}
+	}
+}
