@@ -1,0 +1,277 @@
+package quant
+
+// kCodes holds the codes of a super-block while it is encoded.
+type kCodes [superBlock]uint8
+
+// packPairs writes 2-bit codes as Q2_K and Q3_K keep them: byte l of each half
+// holds elements l, l+32, l+64 and l+96 of that half.
+func (c *kCodes) packPairs(dst []byte) {
+	for n := range 2 {
+		q, y := c[128*n:][:128], dst[32*n:][:32]
+		for l := range y {
+			y[l] = q[l]&3 | q[l+32]&3<<2 | q[l+64]&3<<4 | q[l+96]<<6
+		}
+	}
+}
+
+func (c *kCodes) packNibbles(dst []byte) {
+	for n := range 4 {
+		q, y := c[64*n:][:64], dst[32*n:][:32]
+		for l := range y {
+			y[l] = q[l]&15 | q[l+32]<<4
+		}
+	}
+}
+
+// requantize gives the sub-block of 16 or 32 codes from base on their final codes
+// lo to hi (plus offset) under the scale and minimum that were stored. A zero scale leaves
+// the codes of the search.
+func (c *kCodes) requantize(x []float32, base int, d, dm float32, lo, hi int) {
+	if d == 0 {
+		return
+	}
+	q := c[base:][:len(x)]
+	for i, v := range x {
+		q[i] = uint8(clampInt(nearestInt((v+dm)/d), lo, hi) - lo)
+	}
+}
+
+func encodeQ2K(dst []byte, row, columns []float32) {
+	var (
+		codes                kCodes
+		weights              [16]float32
+		scales, mins, sums   [16]float32
+		scaleCodes, minCodes [16]uint8
+	)
+	for ; len(row) > 0; row, dst = row[superBlock:], dst[q2KBytes:] {
+		var d, dmin float32
+		if columns == nil {
+			var maxScale, maxMin float32
+			for j := range 16 {
+				x := row[16*j:][:16]
+				for l, v := range x {
+					weights[l] = abs32(v)
+				}
+				scales[j], mins[j] = searchScaleMin(codes[16*j:], x, weights[:], 3, -0.5, 0.1, 15, true)
+				maxScale, maxMin = max(maxScale, scales[j]), max(maxMin, mins[j])
+			}
+			d = absoluteCodes(scaleCodes[:], scales[:], maxScale, 15)
+			dmin = absoluteCodes(minCodes[:], mins[:], maxMin, 15)
+		} else {
+			sigma2 := sumSquares(row[:superBlock]) / superBlock
+			for j := range 16 {
+				x := row[16*j:][:16]
+				importance(weights[:], x, columns[16*j:], sigma2)
+				sums[j] = sum(weights[:])
+				scales[j], mins[j] = searchScaleMin(codes[16*j:], x, weights[:], 3, -0.9, 0.05, 36, false)
+			}
+			columns = columns[superBlock:]
+			d = searchPositive(scaleCodes[:], scales[:], sums[:], 15)
+			dmin = searchPositive(minCodes[:], mins[:], sums[:], 15)
+		}
+		d, dmin = halfToFloat(putHalf(dst[80:], d)), halfToFloat(putHalf(dst[82:], dmin))
+		for j := range 16 {
+			dst[j] = scaleCodes[j] | minCodes[j]<<4
+			codes.requantize(row[16*j:][:16], 16*j, d*float32(dst[j]&15), dmin*float32(dst[j]>>4), 0, 3)
+		}
+		codes.packPairs(dst[16:80])
+	}
+}
+
+// absoluteCodes rounds values (none negative) to codes whose largest is levels,
+// and returns the scale: the whole of top.
+func absoluteCodes(codes []uint8, values []float32, top float32, levels int) float32 {
+	if !(top > 0) {
+		clear(codes)
+		return 0
+	}
+	iscale := float32(levels) / top
+	for j, v := range values {
+		codes[j] = uint8(nearestInt(iscale * v))
+	}
+	return top / float32(levels)
+}
+
+func sum(x []float32) (s float32) {
+	for _, v := range x {
+		s += v
+	}
+	return s
+}
+
+func encodeQ3K(dst []byte, row, columns []float32) {
+	var (
+		codes        kCodes
+		weights      [16]float32
+		scales, sums [16]float32
+		scaleCodes   [16]uint8
+		stored       [16]int8
+	)
+	for ; len(row) > 0; row, dst = row[superBlock:], dst[q3KBytes:] {
+		var d float32
+		if columns == nil {
+			for j := range 16 {
+				scales[j] = searchDescent(codes[16*j:], row[16*j:][:16], 4)
+			}
+			clear(scaleCodes[:])
+			if top, amax := extreme(scales[:]); amax != 0 {
+				iscale := -32 / top
+				for j, s := range scales {
+					scaleCodes[j] = uint8(clampInt(int(int8(nearestInt(iscale*s))), -32, 31) + 32)
+				}
+				d = 1 / iscale
+			}
+		} else {
+			sigma2 := 2 * sumSquares(row[:superBlock]) / superBlock
+			for j := range 16 {
+				x := row[16*j:][:16]
+				importance(weights[:], x, columns[16*j:], sigma2)
+				sums[j] = sum(weights[:])
+				scales[j] = searchScale(codes[16*j:], x, weights[:], 4)
+			}
+			columns = columns[superBlock:]
+			d = searchScale(scaleCodes[:], scales[:], sums[:], 32)
+		}
+		packQ3KScales(dst[96:108], &scaleCodes)
+		q3KScales(&stored, dst[96:108])
+		d = halfToFloat(putHalf(dst[108:], d))
+		for j := range 16 {
+			codes.requantize(row[16*j:][:16], 16*j, d*float32(stored[j]), 0, -4, 3)
+		}
+		high := dst[:32]
+		clear(high)
+		for i, c := range codes {
+			high[i&31] |= c >> 2 & 1 << (i >> 5)
+		}
+		codes.packPairs(dst[32:96])
+	}
+}
+
+// packQ3KScales is the inverse of q3KScales, on codes with their offset of 32.
+func packQ3KScales(dst []byte, codes *[16]uint8) {
+	clear(dst[:12])
+	for j, c := range codes {
+		dst[j&7] |= c & 15 << (j >> 3 * 4)
+		dst[8+j&3] |= c >> 4 & 3 << (j >> 2 * 2)
+	}
+}
+
+// packScalesK4 is the inverse of scaleMinK4.
+func packScalesK4(dst []byte, scales, mins *[8]uint8) {
+	for j := range 4 {
+		dst[j], dst[j+4] = scales[j], mins[j]
+	}
+	for j := 4; j < 8; j++ {
+		dst[j+4] = scales[j]&15 | mins[j]&15<<4
+		dst[j-4] |= scales[j] >> 4 << 6
+		dst[j] |= mins[j] >> 4 << 6
+	}
+}
+
+// encodeK45 finds the codes, scales and minimums of a Q4_K or Q5_K super-block,
+// and writes its head.
+func encodeK45(codes *kCodes, dst []byte, x, columns []float32, nmax int, rmin, rdelta float32, nstep int) {
+	var (
+		weights              [32]float32
+		scales, mins, sums   [8]float32
+		scaleCodes, minCodes [8]uint8
+		d, dmin              float32
+	)
+	if columns == nil {
+		var maxScale, maxMin float32
+		for j := range 8 {
+			xb := x[32*j:][:32]
+			mean := sqrt32(sumSquares(xb) / 32)
+			for l, v := range xb {
+				weights[l] = mean + abs32(v)
+			}
+			scales[j], mins[j] = searchScaleMin(codes[32*j:], xb, weights[:], nmax, rmin, rdelta, nstep, false)
+			maxScale, maxMin = max(maxScale, scales[j]), max(maxMin, mins[j])
+		}
+		d, dmin = maxScale/63, maxMin/63
+		var invScale, invMin float32
+		if maxScale > 0 {
+			invScale = 63 / maxScale
+		}
+		if maxMin > 0 {
+			invMin = 63 / maxMin
+		}
+		for j := range 8 {
+			scaleCodes[j] = min(63, uint8(nearestInt(invScale*scales[j])))
+			minCodes[j] = min(63, uint8(nearestInt(invMin*mins[j])))
+		}
+	} else {
+		sigma2 := 2 * sumSquares(x[:superBlock]) / superBlock
+		for j := range 8 {
+			xb := x[32*j:][:32]
+			importance(weights[:], xb, columns[32*j:], sigma2)
+			sums[j] = sum(weights[:])
+			scales[j], mins[j] = searchScaleMin(codes[32*j:], xb, weights[:], nmax, -0.9, 0.05, 36, false)
+		}
+		d = searchPositive(scaleCodes[:], scales[:], sums[:], 63)
+		dmin = searchPositive(minCodes[:], mins[:], sums[:], 63)
+	}
+	packScalesK4(dst[4:16], &scaleCodes, &minCodes)
+	d, dmin = halfToFloat(putHalf(dst, d)), halfToFloat(putHalf(dst[2:], dmin))
+	for j := range 8 {
+		sc, m := scaleMinK4(dst[4:16], j)
+		codes.requantize(x[32*j:][:32], 32*j, d*float32(sc), dmin*float32(m), 0, nmax)
+	}
+}
+
+func encodeQ4K(dst []byte, row, columns []float32) {
+	var codes kCodes
+	for ; len(row) > 0; row, dst = row[superBlock:], dst[q4KBytes:] {
+		encodeK45(&codes, dst, row, columns, 15, -1, 0.1, 20)
+		if columns != nil {
+			columns = columns[superBlock:]
+		}
+		codes.packNibbles(dst[16:144])
+	}
+}
+
+func encodeQ5K(dst []byte, row, columns []float32) {
+	var codes kCodes
+	for ; len(row) > 0; row, dst = row[superBlock:], dst[q5KBytes:] {
+		encodeK45(&codes, dst, row, columns, 31, -0.5, 0.1, 15)
+		if columns != nil {
+			columns = columns[superBlock:]
+		}
+		high := dst[16:48]
+		clear(high)
+		for i, c := range codes {
+			high[i&31] |= c >> 4 << (i >> 5)
+		}
+		codes.packNibbles(dst[48:176])
+	}
+}
+
+func encodeQ6K(dst []byte, row, columns []float32) {
+	var codes kCodes
+	var scales [16]float32
+	for ; len(row) > 0; row, dst = row[superBlock:], dst[q6KBytes:] {
+		for j := range 16 {
+			var w []float32
+			if columns != nil {
+				w = columns[16*j:][:16]
+			}
+			scales[j] = searchScale(codes[16*j:], row[16*j:][:16], w, 32)
+		}
+		if columns != nil {
+			columns = columns[superBlock:]
+		}
+		top, amax := extreme(scales[:])
+		if amax < groupMaxEps {
+			clear(dst[:q6KBytes])
+			continue
+		}
+		iscale := -128 / top
+		d := halfToFloat(putHalf(dst[208:], 1/iscale))
+		for j, s := range scales {
+			sc := int8(min(127, nearestInt(iscale*s)))
+			dst[192+j] = uint8(sc)
+			codes.requantize(row[16*j:][:16], 16*j, d*float32(sc), 0, -32, 31)
+		}
+		packQ6K(dst[:192], codes[:])
+	}
+}
