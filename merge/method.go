@@ -5,6 +5,7 @@ import (
 	"sort"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/internal/rng"
 	"github.com/graft-lora/graft/quant"
 )
 
@@ -92,7 +93,7 @@ func openKeep(t *target) (encoder, error) {
 	if !ok {
 		return nil, format.Unsupported("method keep cannot move codes of %v, which codes weights in groups; use --method requantize, or another --type", t.typ)
 	}
-	d := newDice(t.seed, t.name)
+	dice := rng.New(t.seed, "keep", t.name)
 	return func(dst, raw []byte, delta []float32, row int64) error {
 		codes := make([]uint8, len(delta))
 		step := make([]float32, len(delta)/g.Sub)
@@ -111,7 +112,7 @@ func openKeep(t *target) (encoder, error) {
 				if y != y {
 					return fmt.Errorf("rows from %d: the change is not a number", row)
 				}
-				codes[i] = roundLevel(g.Levels, codes[i], y, d.at(pos+int64(i)))
+				codes[i] = roundLevel(g.Levels, codes[i], y, dice.Float64(uint64(pos)+uint64(i)))
 			}
 		}
 		copy(dst, raw)
