@@ -34,3 +34,40 @@ func decodeQ2_0(dst []float32, src []byte) {
 		}
 	}
 }
+
+// encodeQ1_0 keeps the signs under the mean magnitude. It ignores importance.
+func encodeQ1_0(dst []byte, row, _ []float32) {
+	for ; len(row) > 0; row, dst = row[q1_0Block:], dst[q1_0Bytes:] {
+		var sum float32
+		for _, v := range row[:q1_0Block] {
+			sum += abs32(v)
+		}
+		putHalf(dst, sum/q1_0Block)
+		for j := range 16 {
+			var q uint8
+			for b, v := range row[8*j:][:8] {
+				if v >= 0 {
+					q |= 1 << b
+				}
+			}
+			dst[2+j] = q
+		}
+	}
+}
+
+// encodeQ2_0 rounds to -1, 0, 1 (and 2, which values under the largest magnitude
+// do not reach). It ignores importance.
+func encodeQ2_0(dst []byte, row, _ []float32) {
+	for ; len(row) > 0; row, dst = row[q2_0Block:], dst[q2_0Bytes:] {
+		_, d := extreme(row[:q2_0Block])
+		id := reciprocal(d)
+		putHalf(dst, d)
+		for j := range 16 {
+			var q uint8
+			for b, v := range row[4*j:][:4] {
+				q |= uint8(clampInt(int(roundInt(float32(v*id)))+1, 0, 3)) << (2 * b)
+			}
+			dst[2+j] = q
+		}
+	}
+}

@@ -39,8 +39,8 @@ var codecs = []codec{
 	{typ: format.Q5_K, decode: decodeQ5K, encode: encodeQ5K, scales: []int{0, 2}},
 	{typ: format.Q6_K, decode: decodeQ6K, encode: encodeQ6K, scales: []int{208}},
 
-	{typ: format.IQ4_NL, decode: decodeIQ4NL},
-	{typ: format.IQ4_XS, decode: decodeIQ4XS},
+	{typ: format.IQ4_NL, decode: decodeIQ4NL, encode: encodeIQ4NL, scales: []int{0}},
+	{typ: format.IQ4_XS, decode: decodeIQ4XS, encode: encodeIQ4XS, scales: []int{0}},
 	{typ: format.IQ3_S, decode: decodeIQ3S},
 	{typ: format.IQ3_XXS, decode: decodeIQ3XXS},
 	{typ: format.IQ2_S, decode: decodeIQ2S},
@@ -49,12 +49,12 @@ var codecs = []codec{
 	{typ: format.IQ1_M, decode: decodeIQ1M},
 	{typ: format.IQ1_S, decode: decodeIQ1S},
 
-	{typ: format.TQ1_0, decode: decodeTQ1_0},
-	{typ: format.TQ2_0, decode: decodeTQ2_0},
-	{typ: format.MXFP4, decode: decodeMXFP4},
-	{typ: format.NVFP4, decode: decodeNVFP4},
-	{typ: format.Q1_0, decode: decodeQ1_0},
-	{typ: format.Q2_0, decode: decodeQ2_0},
+	{typ: format.TQ1_0, decode: decodeTQ1_0, encode: encodeTQ1_0, scales: []int{52}},
+	{typ: format.TQ2_0, decode: decodeTQ2_0, encode: encodeTQ2_0, scales: []int{64}},
+	{typ: format.MXFP4, decode: decodeMXFP4, encode: encodeMXFP4},
+	{typ: format.NVFP4, decode: decodeNVFP4, encode: encodeNVFP4},
+	{typ: format.Q1_0, decode: decodeQ1_0, encode: encodeQ1_0, scales: []int{0}},
+	{typ: format.Q2_0, decode: decodeQ2_0, encode: encodeQ2_0, scales: []int{0}},
 }
 
 func init() {

@@ -60,3 +60,76 @@ func decodeNVFP4(dst []float32, src []byte) {
 		}
 	}
 }
+
+// toUE4M3 rounds to an unsigned 8-bit float, at most 448, with ties upward.
+func toUE4M3(x float32) uint8 {
+	if !(x > 0) {
+		return 0
+	}
+	bits := math.Float32bits(min(x, 448))
+	exp := int(bits>>23&255) - 127 + 7
+	if exp <= 0 {
+		return uint8(min(7, truncInt(float32(x*512)+0.5)))
+	}
+	// The mantissa may carry into the exponent.
+	code := exp<<3 + int(bits>>20&7) + int(bits>>19&1)
+	if exp >= 15 || code >= 15<<3 {
+		return 0x7e
+	}
+	return uint8(code)
+}
+
+// nearestE2M1 gives the nibble whose value times d lies nearest to v, the first
+// such. levels are the sixteen products.
+func nearestE2M1(levels *[16]float32, v float32) (best uint8) {
+	least := abs32(levels[0] - v)
+	for i := 1; i < 16; i++ {
+		if err := abs32(levels[i] - v); err < least {
+			best, least = uint8(i), err
+		}
+	}
+	return best
+}
+
+// encodeE2M1 packs x as nibbles under the scale d.
+func encodeE2M1(dst []byte, x []float32, d float32) {
+	var levels [16]float32
+	for i, l := range e2m1Levels {
+		levels[i] = l * d
+	}
+	n := len(x) / 2
+	for j := range n {
+		dst[j] = nearestE2M1(&levels, x[j]) | nearestE2M1(&levels, x[j+n])<<4
+	}
+}
+
+// floorLog2 is floor(log2f(a)) of the C library, a above zero: the logarithm is
+// rounded to float32 before the floor, so that the last floats below a power of
+// two count as that power.
+func floorLog2(a float32) int {
+	return int(math.Floor(float64(float32(math.Log2(float64(a))))))
+}
+
+// encodeMXFP4 ignores importance.
+func encodeMXFP4(dst []byte, row, _ []float32) {
+	for ; len(row) > 0; row, dst = row[legacyBlock:], dst[mxfp4Bytes:] {
+		x := row[:legacyBlock]
+		dst[0] = 0
+		if _, amax := extreme(x); amax > 0 {
+			dst[0] = uint8(floorLog2(amax) - 2 + 127)
+		}
+		encodeE2M1(dst[1:], x, halfE8M0(dst[0]))
+	}
+}
+
+// encodeNVFP4 ignores importance.
+func encodeNVFP4(dst []byte, row, _ []float32) {
+	for ; len(row) > 0; row, dst = row[nvfp4Block:], dst[nvfp4Bytes:] {
+		for s := range 4 {
+			x := row[16*s:][:16]
+			_, amax := extreme(x)
+			dst[s] = toUE4M3(amax / 6)
+			encodeE2M1(dst[4+8*s:], x, halfUE4M3(dst[s]))
+		}
+	}
+}

@@ -46,3 +46,57 @@ func decodeTQ2_0(dst []float32, src []byte) {
 		}
 	}
 }
+
+// ternaryScale is the largest magnitude of a super-block, and its reciprocal.
+func ternaryScale(x []float32) (d, id float32) {
+	_, d = extreme(x[:superBlock])
+	return d, reciprocal(d)
+}
+
+// ternaryCode rounds to -1, 0 or 1, and adds one.
+func ternaryCode(v float32) uint8 {
+	if v >= 0.5 {
+		return 2
+	}
+	if v <= -0.5 {
+		return 0
+	}
+	return 1
+}
+
+// encodeTQ1_0 ignores importance.
+func encodeTQ1_0(dst []byte, row, _ []float32) {
+	for ; len(row) > 0; row, dst = row[superBlock:], dst[tq1_0Bytes:] {
+		d, id := ternaryScale(row)
+		putHalf(dst[52:], d)
+		x := row
+		for _, g := range tq1Groups {
+			for m := range g.width {
+				var q uint16
+				for n := range g.digits {
+					q = 3*q + uint16(ternaryCode(x[m+n*g.width]*id))
+				}
+				if g.digits == 4 {
+					q *= 3
+				}
+				// As a fraction of 256, rounded up, so that digits come back by multiplying.
+				dst[g.off+m] = uint8((q*256 + 242) / 243)
+			}
+			x = x[g.digits*g.width:]
+		}
+	}
+}
+
+// encodeTQ2_0 ignores importance.
+func encodeTQ2_0(dst []byte, row, _ []float32) {
+	for ; len(row) > 0; row, dst = row[superBlock:], dst[tq2_0Bytes:] {
+		d, id := ternaryScale(row)
+		putHalf(dst[64:], d)
+		for n := range 2 {
+			x, y := row[128*n:][:128], dst[32*n:][:32]
+			for m := range y {
+				y[m] = ternaryCode(x[m]*id) | ternaryCode(x[m+32]*id)<<2 | ternaryCode(x[m+64]*id)<<4 | ternaryCode(x[m+96]*id)<<6
+			}
+		}
+	}
+}
