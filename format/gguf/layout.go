@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/internal/shardfile"
 )
 
 // WriteOptions says how a model is laid out and where it may be written. The zero
@@ -31,14 +32,9 @@ type Layout struct {
 	Shards []ShardLayout // one, or those of a split model
 }
 
-// ShardLayout is the layout of one file.
-type ShardLayout struct {
-	Path    string
-	Header  []byte  // everything before the data, padded
-	First   int     // index in the plan of the first tensor
-	Offsets []int64 // where each tensor begins in the file
-	Size    int64   // bytes of the file
-}
+// ShardLayout is the layout of one file: its path, its header, where each tensor
+// begins, its size.
+type ShardLayout = shardfile.Shard
 
 // Size is the number of bytes of all files.
 func (l *Layout) Size() int64 {

