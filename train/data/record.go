@@ -1,0 +1,204 @@
+package data
+
+import (
+	"encoding/json"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Fields names the fields of a record where they are not the usual ones. Empty means
+// the usual one, which is the YAML name.
+type Fields struct {
+	Messages   string `json:"messages,omitempty" yaml:"messages,omitempty"`
+	Prompt     string `json:"prompt,omitempty" yaml:"prompt,omitempty"`
+	Completion string `json:"completion,omitempty" yaml:"completion,omitempty"`
+	Text       string `json:"text,omitempty" yaml:"text,omitempty"`
+}
+
+// Record is one record before it is tokenized. Exactly one of Messages, Pair and
+// Text is given.
+type Record struct {
+	Path     string
+	Line     int
+	Messages []Message
+	Tools    any        // what the template gets as tools; nil if the record has none
+	Pair     *[2]string // prompt and completion
+	Text     *string
+}
+
+// Message is one turn of a conversation.
+type Message struct {
+	Role  string
+	Train bool // for an assistant's: whether it is trained, unless the record says otherwise
+	Value any  // all its fields, as the template gets them
+}
+
+// at names the record in errors.
+func (r Record) at() string { return fmt.Sprintf("%s:%d", r.Path, r.Line) }
+
+// shape is one way in which a record can hold its sample. A record is of the first
+// shape whose fields it has all.
+type shape struct {
+	name string
+	need func(Fields) []string
+	read func(rec *Record, f Fields, fields map[string]json.RawMessage) error
+}
+
+func or(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
+
+var shapes = []shape{
+	{"messages", func(f Fields) []string { return []string{or(f.Messages, "messages")} }, readMessages},
+	{"prompt and completion", func(f Fields) []string {
+		return []string{or(f.Prompt, "prompt"), or(f.Completion, "completion")}
+	}, readPair},
+	{"text", func(f Fields) []string { return []string{or(f.Text, "text")} }, readTextField},
+}
+
+// Records iterates over the records of a JSONL or JSON file. It stops after an error,
+// which names the line.
+func Records(path string, f Fields) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		for r, err := range records(path) {
+			rec := Record{Path: path, Line: r.line}
+			if err == nil {
+				err = rec.fill(f, r.fields)
+			}
+			if !yield(rec, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (r *Record) fill(f Fields, fields map[string]json.RawMessage) error {
+	for _, s := range shapes {
+		if !slices.ContainsFunc(s.need(f), func(n string) bool { return len(fields[n]) == 0 }) {
+			if err := s.read(r, f, fields); err != nil {
+				return fmt.Errorf("%s: %w", r.at(), err)
+			}
+			return nil
+		}
+	}
+	have := strings.Join(slices.Sorted(maps.Keys(fields)), ", ")
+	var want []string
+	for _, s := range shapes {
+		want = append(want, strings.Join(s.need(f), " and "))
+	}
+	return fmt.Errorf("%s: the record has the fields %s, and needs one of: %s (say which field is what, as with --prompt-field and --completion-field)",
+		r.at(), have, strings.Join(want, "; "))
+}
+
+func readTextField(r *Record, f Fields, fields map[string]json.RawMessage) error {
+	name := or(f.Text, "text")
+	text, err := str(name, fields[name])
+	r.Text = &text
+	return err
+}
+
+// readPair reads prompt and completion, which are two strings or, as some data sets
+// have it, two lists of messages.
+func readPair(r *Record, f Fields, fields map[string]json.RawMessage) error {
+	names := [2]string{or(f.Prompt, "prompt"), or(f.Completion, "completion")}
+	if fields[names[0]][0] == '[' && fields[names[1]][0] == '[' {
+		for i, n := range names {
+			ms, err := messages(n, fields[n])
+			if err != nil {
+				return err
+			}
+			for _, m := range ms {
+				m.Train = m.Train && i == 1
+				r.Messages = append(r.Messages, m)
+			}
+		}
+		return r.readTools(fields)
+	}
+	var pair [2]string
+	for i, n := range names {
+		var err error
+		if pair[i], err = str(n, fields[n]); err != nil {
+			return err
+		}
+	}
+	r.Pair = &pair
+	return nil
+}
+
+func readMessages(r *Record, f Fields, fields map[string]json.RawMessage) (err error) {
+	name := or(f.Messages, "messages")
+	if r.Messages, err = messages(name, fields[name]); err != nil {
+		return err
+	}
+	return r.readTools(fields)
+}
+
+func (r *Record) readTools(fields map[string]json.RawMessage) (err error) {
+	if t, ok := fields["tools"]; ok {
+		if r.Tools, err = decode(t); err != nil {
+			return fmt.Errorf("field tools: %w", err)
+		}
+	}
+	return nil
+}
+
+func str(name string, b json.RawMessage) (s string, err error) {
+	if b[0] != '"' {
+		return "", fmt.Errorf("field %s is not a string", name)
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		return "", fmt.Errorf("field %s: %w", name, err)
+	}
+	return s, nil
+}
+
+// messages reads a conversation. A message's own "train" (true or false), or
+// "weight" (0 or 1), says whether an assistant's turn is trained; the template does
+// not see them.
+func messages(name string, b json.RawMessage) ([]Message, error) {
+	var list []json.RawMessage
+	if err := json.Unmarshal(b, &list); err != nil {
+		return nil, fmt.Errorf("field %s: %w", name, err)
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("field %s is an empty conversation", name)
+	}
+	out := make([]Message, len(list))
+	for i, b := range list {
+		where := fmt.Sprintf("field %s: message %d", name, i+1)
+		var flags struct {
+			Role   *string  `json:"role"`
+			Train  *bool    `json:"train"`
+			Weight *float64 `json:"weight"`
+		}
+		if err := json.Unmarshal(b, &flags); err != nil {
+			return nil, fmt.Errorf("%s: %w", where, err)
+		}
+		if flags.Role == nil {
+			return nil, fmt.Errorf("%s has no role", where)
+		}
+		m := Message{Role: *flags.Role, Train: *flags.Role == "assistant"}
+		if flags.Train != nil {
+			m.Train = m.Train && *flags.Train
+		}
+		if flags.Weight != nil {
+			if *flags.Weight != 0 && *flags.Weight != 1 {
+				return nil, fmt.Errorf("%s: weight %v is neither 0 nor 1", where, *flags.Weight)
+			}
+			m.Train = m.Train && *flags.Weight == 1
+		}
+		v, err := decode(b)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", where, err)
+		}
+		m.Value = without(v, "train", "weight")
+		out[i] = m
+	}
+	return out, nil
+}

@@ -1,0 +1,196 @@
+package data
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Set is a data set ready for use.
+type Set struct {
+	Samples []Sample
+	Stats   Stats
+}
+
+// Stats say what became of the records of a file.
+type Stats struct {
+	Records   int `json:"records"`   // in the file
+	Samples   int `json:"samples"`   // made of them, before packing
+	Sequences int `json:"sequences"` // after packing; the same without it
+	Tokens    int `json:"tokens"`    // in the samples
+	Trained   int `json:"trained"`   // of them, those that count in the loss
+	Longest   int `json:"longest"`   // tokens of the longest sequence
+	// Truncated are records whose end was cut off, and CutTokens what they lost.
+	Truncated      int   `json:"truncated"`
+	TruncatedLines []int `json:"truncated_lines,omitempty"`
+	CutTokens      int   `json:"cut_tokens"`
+	// DroppedLong and DroppedUntrained are records left out as Options allow.
+	DroppedLong      int   `json:"dropped_long"`
+	DroppedUntrained int   `json:"dropped_untrained"`
+	DroppedLines     []int `json:"dropped_lines,omitempty"`
+	// NoEnd are conversations of which no trained token ends a turn: what is learned
+	// from them does not stop.
+	NoEnd int `json:"no_end"`
+}
+
+// Lines that are named in an error or kept in Stats, at most.
+const maxNamed = 20
+
+func name(lines []int, line int) []int {
+	if len(lines) < maxNamed {
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// lineList writes the first lines of n: "lines 3, 9 and 12 more".
+func lineList(lines []int, n int) string {
+	s := make([]string, len(lines))
+	for i, l := range lines {
+		s[i] = fmt.Sprint(l)
+	}
+	out := "line"
+	if n > 1 {
+		out += "s"
+	}
+	out += " " + strings.Join(s, ", ")
+	if n > len(lines) {
+		out += fmt.Sprintf(" and %d more", n-len(lines))
+	}
+	return out
+}
+
+// Read makes the samples of a file. Records that cannot be used as they are make it
+// fail with their lines, unless Options say what else to do with them; everything
+// that is cut off or left out is counted.
+func (e *Encoder) Read(path string, f Fields) (*Set, error) {
+	if err := e.Options.check(); err != nil {
+		return nil, err
+	}
+	if e.Context < 2 {
+		return nil, fmt.Errorf("data: a context of %d tokens", e.Context)
+	}
+	isRecords, err := IsRecords(path)
+	if err != nil {
+		return nil, err
+	}
+	set := &Set{}
+	if isRecords {
+		err = e.readRecords(set, path, f)
+	} else {
+		err = e.readText(set, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(set.Samples) == 0 {
+		return nil, fmt.Errorf("%s: there is nothing to train on in it", path)
+	}
+	st := &set.Stats
+	for _, s := range set.Samples {
+		st.Samples++
+		st.Tokens += len(s.IDs)
+		st.Trained += s.Trained()
+	}
+	if e.Pack {
+		set.Samples = Pack(set.Samples, e.Context)
+	}
+	st.Sequences = len(set.Samples)
+	for _, s := range set.Samples {
+		st.Longest = max(st.Longest, len(s.IDs))
+	}
+	return set, nil
+}
+
+func (e *Encoder) readText(set *Set, path string) error {
+	text, err := ReadText(path)
+	if err != nil {
+		return err
+	}
+	set.Stats.Records = 1
+	set.Samples = e.Text(text, false)
+	for i := range set.Samples {
+		set.Samples[i].Path = path
+	}
+	return nil
+}
+
+func (e *Encoder) readRecords(set *Set, path string, f Fields) error {
+	st := &set.Stats
+	var untrained, long []int
+	nUntrained, nLong := 0, 0
+	for rec, err := range Records(path, f) {
+		if err != nil {
+			return err
+		}
+		st.Records++
+		if rec.Text != nil {
+			for _, s := range e.Text(*rec.Text, true) {
+				s.Path, s.Lines = path, []int{rec.Line}
+				set.Samples = append(set.Samples, s)
+			}
+			continue
+		}
+		s, err := e.Sample(rec)
+		if err != nil {
+			return err
+		}
+		if cut := len(s.IDs) - e.Context; cut > 0 {
+			switch e.Long {
+			case "drop":
+				st.DroppedLong++
+				st.DroppedLines = name(st.DroppedLines, rec.Line)
+				continue
+			case "error":
+				nLong++
+				long = name(long, rec.Line)
+				continue
+			}
+			st.Truncated++
+			st.TruncatedLines = name(st.TruncatedLines, rec.Line)
+			st.CutTokens += cut
+			s.IDs, s.Train = s.IDs[:e.Context:e.Context], s.Train[:e.Context:e.Context]
+		}
+		if s.Trained() == 0 {
+			if e.Untrained == "drop" {
+				st.DroppedUntrained++
+				st.DroppedLines = name(st.DroppedLines, rec.Line)
+			} else {
+				nUntrained++
+				untrained = name(untrained, rec.Line)
+			}
+			continue
+		}
+		if !e.ends(s) {
+			st.NoEnd++
+		}
+		set.Samples = append(set.Samples, s)
+	}
+	if nLong > 0 {
+		return fmt.Errorf("%s: %d of %d records are longer than %d tokens: %s", path, nLong, st.Records, e.Context, lineList(long, nLong))
+	}
+	if nUntrained > 0 {
+		return fmt.Errorf("%s: %d of %d records have no token to train on (no answer, or it begins after the first %d tokens): %s; drop them with untrained: drop",
+			path, nUntrained, st.Records, e.Context, lineList(untrained, nUntrained))
+	}
+	return nil
+}
+
+// ends says whether a trained token of s ends a turn.
+func (e *Encoder) ends(s Sample) bool {
+	for i := len(s.IDs) - 1; i >= 0; i-- {
+		if s.Train[i] && e.Tokenizer.IsEOG(s.IDs[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// Lines of all samples, for messages; empty for plain text.
+func (s Sample) lineText() string {
+	if len(s.Lines) == 0 {
+		return ""
+	}
+	l := slices.Clone(s.Lines)
+	return lineList(l[:min(len(l), maxNamed)], len(l))
+}
