@@ -1,3 +1,5 @@
+//go:build !amd64 || noasm
+
 package kernel
 
 // Without assembly the vector kernels do no elements, and the loops of the exported
