@@ -1,0 +1,129 @@
+package model
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/graft-lora/graft/internal/kernel"
+	"github.com/graft-lora/graft/internal/rng"
+)
+
+// Pair is the low-rank change of one matrix W (out x in): W + Scale·B·A. For
+// token_embd.weight the matrix is the one stored (vocabulary x Hidden), so B has a
+// row for each token. The matrices are the caller's; rows of a Mat must touch
+// (Stride equal to Cols).
+type Pair struct {
+	A     kernel.Mat // r x in
+	B     kernel.Mat // out x r
+	Scale float32    // alpha/r, or whatever the adapter's kind says
+}
+
+// Rank is r.
+func (p *Pair) Rank() int { return p.A.Rows }
+
+// Adapter is a set of pairs, by the GGUF name of the matrix changed
+// ("blk.0.attn_q.weight"). B is in GGUF's layout: where the architecture's
+// file has the rows of q and k permuted, B's rows are permuted too.
+//
+// An adapter of token_embd.weight changes the lookup, and in a model with a
+// tied head the head as well, since there they are one matrix: that is what the
+// merged file will do.
+type Adapter struct {
+	Pairs map[string]*Pair
+}
+
+// NewAdapter makes an adapter without pairs.
+func NewAdapter() *Adapter { return &Adapter{Pairs: map[string]*Pair{}} }
+
+// Names lists the matrices changed, sorted.
+func (a *Adapter) Names() []string { return slices.Sorted(maps.Keys(a.Pairs)) }
+
+// Scaled is an adapter in use, its change multiplied by Weight.
+type Scaled struct {
+	*Adapter
+	Weight float32
+}
+
+// Grad is the gradient of a pair: of the shape of its A and of its B.
+type Grad struct {
+	A, B kernel.Mat
+}
+
+// Grads holds gradients by matrix, as [Adapter] holds pairs. Passes add to them.
+type Grads map[string]*Grad
+
+// NewGrads makes zero gradients for every pair of a.
+func NewGrads(a *Adapter) Grads {
+	g := Grads{}
+	for name, p := range a.Pairs {
+		g[name] = &Grad{A: kernel.NewMat(p.A.Rows, p.A.Cols), B: kernel.NewMat(p.B.Rows, p.B.Cols)}
+	}
+	return g
+}
+
+// Zero clears all gradients.
+func (g Grads) Zero() {
+	for _, d := range g {
+		d.A.Zero()
+		d.B.Zero()
+	}
+}
+
+// Dropout zeroes each element of an adapter's input with probability P and scales
+// the others by 1/(1-P), on the branch through A only. What is dropped is a
+// function of Seed, Step, the matrix, the token's place in the batch and the
+// column, so recomputation and any number of threads drop the same.
+type Dropout struct {
+	P    float32 // 0 is none; below 1
+	Seed uint64
+	Step uint64 // to be different for every batch of a run
+}
+
+// bound is a pair on the matrix it changes, for the length of one pass.
+type bound struct {
+	pair  *Pair
+	scale float32 // the pair's, times the adapter's weight
+	grad  *Grad   // nil unless trained
+	drop  rng.Stream
+	slot  int // where activations keep its u = x·Aᵀ
+}
+
+// bind checks adapters against the model and sorts their pairs to its matrices.
+// grads, if not nil, belongs to the first adapter.
+func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
+	for _, l := range m.byName {
+		l.bound = l.bound[:0]
+	}
+	m.slots = 0
+	if drop.P < 0 || drop.P >= 1 {
+		return fmt.Errorf("model: dropout of %v", drop.P)
+	}
+	for i, a := range adapters {
+		if a.Adapter == nil || a.Weight == 0 && grads == nil {
+			continue
+		}
+		for _, name := range a.Names() {
+			p := a.Pairs[name]
+			l := m.byName[name]
+			if l == nil {
+				return m.noSuchMatrix(name)
+			}
+			r := p.A.Rows
+			if r < 1 || p.A.Cols != l.in || p.B.Rows != l.out || p.B.Cols != r || p.A.Stride != p.A.Cols || p.B.Stride != p.B.Cols {
+				return fmt.Errorf("model: adapter of %s: A is %d x %d and B %d x %d, the matrix %d x %d", name,
+					p.A.Rows, p.A.Cols, p.B.Rows, p.B.Cols, l.out, l.in)
+			}
+			b := bound{pair: p, scale: p.Scale * a.Weight, slot: m.slots, drop: rng.New(drop.Seed, "dropout", name).At(drop.Step)}
+			m.slots++
+			if i == 0 && grads != nil {
+				if b.grad = grads[name]; b.grad == nil {
+					return fmt.Errorf("model: no gradient was made for %s", name)
+				}
+			}
+			l.bound = append(l.bound, b)
+		}
+	}
+	m.keep = 1 - drop.P
+	return nil
+}

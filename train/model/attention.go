@@ -1,0 +1,167 @@
+package model
+
+import "github.com/graft-lora/graft/internal/kernel"
+
+// queryBlock is how many queries are scored at once. Scores are held for that many
+// rows, never for a whole sequence. As each row of scores is whole, its softmax is
+// the plain one, and the backward pass makes the same bits again.
+const queryBlock = 64
+
+// attnScratch is one worker's scores and their gradients.
+type attnScratch struct{ p, dp, capped scratch }
+
+// workers makes scratch for every worker of the pool.
+func (w *workspace) workers(n int) {
+	for len(w.attn) < n {
+		w.attn = append(w.attn, attnScratch{})
+	}
+}
+
+// queries is a block of a sequence's queries, first to end within the sequence.
+type queries struct {
+	span       span
+	first, end int
+}
+
+// queryBlocks cuts the sequences of the batch, the longest work first.
+func (w *workspace) queryBlocks() []queries {
+	w.blocks = w.blocks[:0]
+	for _, s := range w.spans {
+		for end := s.n; end > 0; {
+			first := (end - 1) / queryBlock * queryBlock
+			w.blocks = append(w.blocks, queries{s, first, end})
+			end = first
+		}
+	}
+	return w.blocks
+}
+
+// firstKey is the first key that the query at pos sees.
+func firstKey(pos, window int) int {
+	if window == 0 {
+		return 0
+	}
+	return max(0, pos-window+1)
+}
+
+// heads are columns of one head in rows r0 to r1.
+func heads(x kernel.Mat, r0, r1, head, dim int) kernel.Mat {
+	return x.Sub(r0, r1, head*dim, (head+1)*dim)
+}
+
+// attention computes o[T, Heads·ValDim] of layer i from rotated queries, keys and values.
+func (m *Model) attention(i int, o, q, k, v kernel.Mat) {
+	window, group := m.Layers[i].Window, m.Heads/m.KVHeads
+	blocks := m.work.queryBlocks()
+	m.work.workers(m.pool.Threads())
+	m.pool.For(len(blocks)*m.Heads, func(j, worker int) {
+		b, h := blocks[j/m.Heads], j%m.Heads
+		key := firstKey(b.first, window)
+		r0, r1, k0 := b.span.first+b.first, b.span.first+b.end, b.span.first+key
+		m.attend(heads(o, r0, r1, h, m.ValDim), heads(q, r0, r1, h, m.KeyDim),
+			heads(k, k0, r1, h/group, m.KeyDim), heads(v, k0, r1, h/group, m.ValDim),
+			b.first-key, window, &m.work.attn[worker])
+	})
+}
+
+// attend is one head of one block: query row r sees the keys up to row r+lead, and
+// of them the last window ones if there is a window.
+func (m *Model) attend(o, q, k, v kernel.Mat, lead, window int, s *attnScratch) {
+	p := s.p.mat(q.Rows, k.Rows)
+	m.scores(p, q, k, lead, window)
+	seenBy(p, lead, window, func(_ int, row []float32, _, _ int) { kernel.Softmax(row, row) })
+	kernel.GemmNN(nil, o, p, v, false)
+}
+
+// scores makes s the scaled and capped scores of q and k; those of keys that a
+// query does not see mean nothing.
+func (m *Model) scores(s, q, k kernel.Mat, lead, window int) {
+	kernel.GemmNT(nil, s, q, k, false)
+	for r := range s.Rows {
+		lo, hi := firstKey(r+lead, window), r+lead+1
+		seen := s.Row(r)[lo:hi]
+		kernel.Scale(seen, m.AttnScale, seen)
+		if m.AttnSoftcap != 0 {
+			kernel.Softcap(seen, seen, m.AttnSoftcap)
+		}
+	}
+}
+
+// seenBy calls f with what each query of x sees, columns lo to hi of row r, and
+// clears the rest.
+func seenBy(x kernel.Mat, lead, window int, f func(r int, row []float32, lo, hi int)) {
+	for r := range x.Rows {
+		row, lo, hi := x.Row(r), firstKey(r+lead, window), r+lead+1
+		clear(row[:lo])
+		clear(row[hi:])
+		f(r, row[lo:hi], lo, hi)
+	}
+}
+
+// attentionBackward computes dq, dk and dv of layer i from do and what attention took.
+// Every query head has keys and values of its own in dkAll and dvAll until the
+// heads of a group are summed, so that heads can be worked on side by side.
+func (m *Model) attentionBackward(i int, dq, dk, dv, do, q, k, v kernel.Mat) {
+	w := &m.work
+	window, group := m.Layers[i].Window, m.Heads/m.KVHeads
+	dkAll, dvAll := dk, dv
+	if group > 1 {
+		dkAll, dvAll = w.dk.mat(dk.Rows, m.QDim()), w.dv.mat(dv.Rows, m.ODim())
+	}
+	w.workers(m.pool.Threads())
+	m.pool.For(len(w.spans)*m.Heads, func(j, worker int) {
+		s, h := w.spans[j/m.Heads], j%m.Heads
+		end := s.first + s.n
+		heads(dkAll, s.first, end, h, m.KeyDim).Zero()
+		heads(dvAll, s.first, end, h, m.ValDim).Zero()
+		for first := 0; first < s.n; first += queryBlock {
+			key := firstKey(first, window)
+			r0, r1, k0 := s.first+first, min(s.first+first+queryBlock, end), s.first+key
+			m.attendBackward(
+				heads(dq, r0, r1, h, m.KeyDim), heads(dkAll, k0, r1, h, m.KeyDim), heads(dvAll, k0, r1, h, m.ValDim),
+				heads(do, r0, r1, h, m.ValDim), heads(q, r0, r1, h, m.KeyDim),
+				heads(k, k0, r1, h/group, m.KeyDim), heads(v, k0, r1, h/group, m.ValDim),
+				first-key, window, &w.attn[worker])
+		}
+	})
+	if group == 1 {
+		return
+	}
+	m.rows(dk.Rows, func(t, _ int) {
+		sumGroups(dk.Row(t), dkAll.Row(t), m.KeyDim, group)
+		sumGroups(dv.Row(t), dvAll.Row(t), m.ValDim, group)
+	})
+}
+
+// sumGroups adds up every group of heads of src, in their order.
+func sumGroups(dst, src []float32, dim, group int) {
+	for h := 0; h < len(dst); h += dim {
+		one := dst[h : h+dim]
+		copy(one, src[h*group:])
+		for g := 1; g < group; g++ {
+			kernel.Add(one, src[h*group+g*dim:][:dim])
+		}
+	}
+}
+
+// attendBackward is the backward of attend: dq is overwritten, dk and dv are added to.
+func (m *Model) attendBackward(dq, dk, dv, do, q, k, v kernel.Mat, lead, window int, s *attnScratch) {
+	p, dp := s.p.mat(q.Rows, k.Rows), s.dp.mat(q.Rows, k.Rows)
+	capped := p
+	if m.AttnSoftcap != 0 {
+		capped = s.capped.mat(q.Rows, k.Rows)
+	}
+	m.scores(capped, q, k, lead, window)
+	seenBy(p, lead, window, func(r int, row []float32, lo, hi int) { kernel.Softmax(row, capped.Row(r)[lo:hi]) })
+	kernel.GemmTN(nil, dv, p, do, true)
+	kernel.GemmNT(nil, dp, do, v, false)
+	seenBy(dp, lead, window, func(r int, row []float32, lo, hi int) {
+		kernel.SoftmaxBackward(row, p.Row(r)[lo:hi], row)
+		if m.AttnSoftcap != 0 {
+			kernel.SoftcapBackward(row, row, capped.Row(r)[lo:hi], m.AttnSoftcap)
+		}
+		kernel.Scale(row, m.AttnScale, row)
+	})
+	kernel.GemmNN(nil, dq, dp, k, false)
+	kernel.GemmTN(nil, dk, dp, q, true)
+}

@@ -1,0 +1,51 @@
+// Package model is the decoder: the forward pass of a language model from any
+// weights that decode, the backward pass to the A and B of a LoRA adapter, and
+// generation with a key-value cache.
+//
+// It works in GGUF terms only: an [arch.Model] with GGUF names and layouts,
+// whatever the file is. An architecture is a row of the table in archs.go over
+// shared blocks, and [Config] is everything the blocks need, as data. What the
+// table does not know (an architecture, a rope variant, a tensor that nothing
+// here would use) is a [format.UnsupportedError], never silence.
+//
+// # Weights
+//
+// Matrices stay as they are stored, mapped: tiles of rows are decoded where they
+// are multiplied, once for all tokens in flight. Norm weights and biases are
+// decoded when the model is opened. A [Model] is used by one goroutine at a time;
+// inside, it works on all its threads. Several [Session]s may hang on one Model,
+// but not run at the same time.
+//
+// # Exactness
+//
+// The same bytes come out for any number of threads, for every kernel tier, with
+// activations kept or recomputed. Work is split over independent outputs only,
+// every sum has an order that depends on nothing but the shapes. A packed batch
+// gives the bytes of its sequences run one after another (with gradients
+// accumulated in that order), and a [Session] gives the logits of the whole
+// sequence run at once, bit for bit.
+//
+// # Memory
+//
+// With T tokens in a batch, L layers, d = Hidden, q and k the widths of all query
+// and all key heads, f = the feed-forward width, V the vocabulary, H heads, S
+// the longest sequence, W threads, in float32 (4 bytes each):
+//
+//	layer inputs      T·d·(L+1)
+//	one layer's work  T·(5d + 2q + 2·2k + 3f + H), times 1 + the layers kept (Options.KeepLayers)
+//	backward          T·(4d + 2q + 2·2q + 3f)
+//	attention         W·(2·64·S)
+//	head              min(Options.HeadMemory, 4·T·V bytes), and T·d
+//	adapters          4·r·T a matrix adapted, times 1 + the layers kept
+//
+// Buffers are made when a batch first needs them and kept for the next. The weights
+// themselves are in the page cache only.
+//
+// # Example
+//
+//	m, err := model.New(src, model.Options{})
+//	ad := model.NewAdapter()
+//	ad.Add("blk.0.attn_q.weight", pair)
+//	grads := model.NewGrads(ad)
+//	sum, n, err := m.LossAndGrad(batch, ad, grads)
+package model

@@ -1,0 +1,285 @@
+package model
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/graft-lora/graft/internal/kernel"
+)
+
+// mixture is a feed-forward block of many experts, of which a router picks a few
+// for each token.
+type mixture struct {
+	router         *linear
+	gate, up, down []*linear // by expert
+	shared         *shared   // or nil
+}
+
+// shared is the expert that every token uses, times the sigmoid of one more
+// router's score.
+type shared struct {
+	gate, up, down *linear
+	router         *linear // one output
+}
+
+// mixActs are what the backward pass wants of a mixture's forward pass. Slots are
+// the uses of experts by tokens, T·Used of them, ordered by expert and then token.
+type mixActs struct {
+	probs   scratch // [T, experts] of the router
+	weights scratch // [T, used] what experts' outputs are multiplied by
+	chosen  []int32 // [T·used] experts of each token, the likeliest first
+	slots   []int32 // [T·used] the slot of each of those
+	uses    []int32 // [slots] the place in chosen of each slot
+	starts  []int   // [experts+1] first slot of each expert
+	x       scratch // [slots, d] inputs
+	gu      scratch // [slots, 2f]
+	act     scratch // [slots, f]
+
+	sharedGU, sharedAct, sharedOut, sharedGate scratch
+}
+
+// mixWork is memory that a mixture needs only while it is worked on.
+type mixWork struct {
+	scores, out, dweights, dscores, dact, dgu, dx scratch
+	sharedDy, sharedDact, sharedDGU, sharedDgate  scratch
+}
+
+func (ld *loader) mixture(p string) *mixture {
+	c := &ld.m.Config
+	e := c.MoE.Experts
+	x := &mixture{router: ld.frozen(p+"ffn_gate_inp.weight", 1, e, c.Hidden)[0]}
+	x.gate = ld.frozen(p+"ffn_gate_exps.weight", e, c.MoE.FF, c.Hidden)
+	x.up = ld.frozen(p+"ffn_up_exps.weight", e, c.MoE.FF, c.Hidden)
+	x.down = ld.frozen(p+"ffn_down_exps.weight", e, c.Hidden, c.MoE.FF)
+	if c.MoE.SharedFF > 0 {
+		x.shared = &shared{
+			gate:   ld.linear(p+"ffn_gate_shexp", c.MoE.SharedFF, c.Hidden),
+			up:     ld.linear(p+"ffn_up_shexp", c.MoE.SharedFF, c.Hidden),
+			down:   ld.linear(p+"ffn_down_shexp", c.Hidden, c.MoE.SharedFF),
+			router: ld.frozen(p+"ffn_gate_inp_shexp.weight", 1, 1, c.Hidden)[0],
+		}
+	}
+	return x
+}
+
+// frozen takes a stack of n matrices that adapters cannot change. A stack of one
+// is stored as a matrix, and a matrix of one row may be stored as a vector.
+func (ld *loader) frozen(name string, n, out, in int) []*linear {
+	shape := []int{n, out, in}
+	if n == 1 {
+		shape = shape[1:]
+	}
+	if v := ld.src.View(name); out == 1 && v != nil && len(v.Shape) == 1 {
+		shape = []int{in}
+	}
+	v := ld.view(name, shape...)
+	all := make([]*linear, n)
+	for i := range all {
+		all[i] = &linear{name: name, out: out, in: in}
+		if v == nil {
+			ld.bad(name, "the tensor is missing")
+			continue
+		}
+		all[i].w = &matrix{name: name, rows: v.Rows, first: int64(i) * int64(out), out: out, in: in, fail: &ld.m.fail}
+	}
+	return all
+}
+
+// mixForward computes y from h, or only what the backward pass wants if y has no rows.
+func (m *Model) mixForward(x *mixture, y, h kernel.Mat, a *acts) {
+	mx, T, used := &a.mix, h.Rows, m.MoE.Used
+	scores := m.work.mix.scores.mat(T, m.MoE.Experts)
+	m.forward(x.router, scores, h, nil)
+	m.route(mx, scores)
+	S := T * used
+	in := mx.x.mat(S, m.Hidden)
+	m.rows(S, func(s, _ int) { copy(in.Row(s), h.Row(int(mx.uses[s])/used)) })
+	f := m.MoE.FF
+	gu, act := mx.gu.mat(S, 2*f), mx.act.mat(S, f)
+	out := m.work.mix.out.mat(S, m.Hidden)
+	for e := range m.MoE.Experts {
+		s0, s1 := mx.starts[e], mx.starts[e+1]
+		if s0 == s1 {
+			continue
+		}
+		rows := in.Sub(s0, s1, 0, m.Hidden)
+		gate, up, hidden := gu.Sub(s0, s1, 0, f), gu.Sub(s0, s1, f, 2*f), act.Sub(s0, s1, 0, f)
+		m.forward(x.gate[e], gate, rows, nil)
+		m.forward(x.up[e], up, rows, nil)
+		m.activate(hidden, gate, up)
+		m.product(x.down[e], out.Sub(s0, s1, 0, m.Hidden), hidden, nil, y.Rows == 0)
+	}
+	if x.shared != nil {
+		m.sharedForward(x.shared, y, h, a)
+	}
+	if y.Rows == 0 {
+		return
+	}
+	weights := mx.weights.mat(T, used)
+	m.rows(T, func(t, _ int) {
+		row := y.Row(t)
+		if x.shared == nil {
+			clear(row)
+		}
+		for j, w := range weights.Row(t) {
+			kernel.Axpy(row, w, out.Row(int(mx.slots[t*used+j])))
+		}
+	})
+}
+
+// route picks the experts of every token from the router's scores and gives the
+// uses their slots. Of experts with equal probabilities the first is taken.
+func (m *Model) route(mx *mixActs, scores kernel.Mat) {
+	T, e, used := scores.Rows, m.MoE.Experts, m.MoE.Used
+	probs, weights := mx.probs.mat(T, e), mx.weights.mat(T, used)
+	mx.chosen = grow(mx.chosen, T*used)
+	mx.slots = grow(mx.slots, T*used)
+	mx.uses = grow(mx.uses, T*used)
+	mx.starts = grow(mx.starts, e+1)
+	clear(mx.starts)
+	order := make([]int32, e)
+	for t := range T {
+		p := probs.Row(t)
+		kernel.Softmax(p, scores.Row(t))
+		for i := range order {
+			order[i] = int32(i)
+		}
+		slices.SortStableFunc(order, func(i, j int32) int { return cmp.Compare(p[j], p[i]) })
+		var sum float32
+		for j, i := range order[:used] {
+			mx.chosen[t*used+j] = i
+			mx.starts[i+1]++
+			weights.Row(t)[j] = p[i]
+			sum += p[i]
+		}
+		for j := range used {
+			w := &weights.Row(t)[j]
+			if m.MoE.Normalise {
+				*w /= sum
+			}
+			*w *= m.MoE.Scale
+		}
+	}
+	for i := range e {
+		mx.starts[i+1] += mx.starts[i]
+	}
+	next := slices.Clone(mx.starts)
+	for j, i := range mx.chosen {
+		s := next[i]
+		next[i]++
+		mx.slots[j], mx.uses[s] = int32(s), int32(j)
+	}
+}
+
+// mixBackward computes dh, the gradient of mixForward's h, from dy. With the
+// gradient of an expert's hidden values before its weight, dy·W, that of the
+// weight is its product with those values, so the expert's output need not be kept.
+func (m *Model) mixBackward(x *mixture, dh, dy, h kernel.Mat, a *acts) {
+	mx, w, T, used, f := &a.mix, &m.work.mix, dy.Rows, m.MoE.Used, m.MoE.FF
+	S := T * used
+	dout := w.out.mat(S, m.Hidden)
+	m.rows(S, func(s, _ int) { copy(dout.Row(s), dy.Row(int(mx.uses[s])/used)) })
+	gu, act := mx.gu.mat(S, 2*f), mx.act.mat(S, f)
+	dact, dgu, dx := w.dact.mat(S, f), w.dgu.mat(S, 2*f), w.dx.mat(S, m.Hidden)
+	weights, dweights := mx.weights.mat(T, used), w.dweights.mat(T, used)
+	for e := range m.MoE.Experts {
+		s0, s1 := mx.starts[e], mx.starts[e+1]
+		if s0 == s1 {
+			continue
+		}
+		d := dact.Sub(s0, s1, 0, f)
+		m.backward(x.down[e], d, dout.Sub(s0, s1, 0, m.Hidden), act.Sub(s0, s1, 0, f), nil, false)
+		m.rows(s1-s0, func(r, _ int) {
+			use := mx.uses[s0+r]
+			dweights.Data[use] = kernel.Dot(d.Row(r), act.Row(s0+r))
+			kernel.Scale(d.Row(r), weights.Data[use], d.Row(r))
+		})
+		dgate, dup := dgu.Sub(s0, s1, 0, f), dgu.Sub(s0, s1, f, 2*f)
+		m.activateBackward(dgate, dup, d, gu.Sub(s0, s1, 0, f), gu.Sub(s0, s1, f, 2*f))
+		din := dx.Sub(s0, s1, 0, m.Hidden)
+		m.backward(x.gate[e], din, dgate, kernel.Mat{}, nil, false)
+		m.backward(x.up[e], din, dup, kernel.Mat{}, nil, true)
+	}
+	dscores := w.dscores.mat(T, m.MoE.Experts)
+	m.rows(T, func(t, _ int) {
+		row := dh.Row(t)
+		clear(row)
+		for j := range used {
+			kernel.Add(row, dx.Row(int(mx.slots[t*used+j])))
+		}
+		m.routeBackward(dscores.Row(t), dweights.Row(t), mx, t)
+	})
+	m.backward(x.router, dh, dscores, kernel.Mat{}, nil, true)
+	if x.shared != nil {
+		m.sharedBackward(x.shared, dh, dy, h, a)
+	}
+}
+
+// routeBackward makes ds the gradient of token t's scores from that of its weights.
+func (m *Model) routeBackward(ds, dw []float32, mx *mixActs, t int) {
+	used := len(dw)
+	probs := mx.probs.mat(len(mx.chosen)/used, m.MoE.Experts).Row(t)
+	chosen := mx.chosen[t*used : (t+1)*used]
+	var mean float32 // of dw, by the weights: what normalising takes away
+	sum := float32(1)
+	if m.MoE.Normalise {
+		sum = 0
+		for _, e := range chosen {
+			sum += probs[e]
+		}
+		for j, e := range chosen {
+			mean += float32(dw[j] * (probs[e] / sum))
+		}
+	}
+	clear(ds)
+	for j, e := range chosen {
+		ds[e] = m.MoE.Scale * (dw[j] - mean) / sum
+	}
+	kernel.SoftmaxBackward(ds, probs, ds)
+}
+
+// sharedForward makes y the shared expert's part.
+func (m *Model) sharedForward(x *shared, y, h kernel.Mat, a *acts) {
+	mx, T, f := &a.mix, h.Rows, m.MoE.SharedFF
+	gu, act := mx.sharedGU.mat(T, 2*f), mx.sharedAct.mat(T, f)
+	gate, up := gu.Sub(0, T, 0, f), gu.Sub(0, T, f, 2*f)
+	m.forward(x.gate, gate, h, a.us)
+	m.forward(x.up, up, h, a.us)
+	m.activate(act, gate, up)
+	// The output is kept: the gradient of its router wants it.
+	out := mx.sharedOut.mat(T, m.Hidden)
+	m.forward(x.down, out, act, a.us)
+	g := mx.sharedGate.mat(T, 1)
+	m.forward(x.router, g, h, nil)
+	kernel.VecSigmoid(g.Data, g.Data)
+	if y.Rows > 0 {
+		m.rows(T, func(t, _ int) { kernel.Scale(y.Row(t), g.Data[t], out.Row(t)) })
+	}
+}
+
+// sharedBackward adds the shared expert's part of the gradient of h to dh.
+func (m *Model) sharedBackward(x *shared, dh, dy, h kernel.Mat, a *acts) {
+	mx, w, T, f := &a.mix, &m.work.mix, dy.Rows, m.MoE.SharedFF
+	g, out := mx.sharedGate.mat(T, 1), mx.sharedOut.mat(T, m.Hidden)
+	dout, dg := w.sharedDy.mat(T, m.Hidden), w.sharedDgate.mat(T, 1)
+	m.rows(T, func(t, _ int) {
+		s := g.Data[t]
+		dg.Data[t] = kernel.Dot(dy.Row(t), out.Row(t)) * float32(s*(1-s))
+		kernel.Scale(dout.Row(t), s, dy.Row(t))
+	})
+	gu, dgu, dact := mx.sharedGU.mat(T, 2*f), w.sharedDGU.mat(T, 2*f), w.sharedDact.mat(T, f)
+	m.backward(x.down, dact, dout, mx.sharedAct.mat(T, f), a.us, false)
+	dgate, dup := dgu.Sub(0, T, 0, f), dgu.Sub(0, T, f, 2*f)
+	m.activateBackward(dgate, dup, dact, gu.Sub(0, T, 0, f), gu.Sub(0, T, f, 2*f))
+	m.backward(x.gate, dh, dgate, h, a.us, true)
+	m.backward(x.up, dh, dup, h, a.us, true)
+	m.backward(x.router, dh, dg, kernel.Mat{}, nil, true)
+}
+
+// grow gives s the length n; its contents mean nothing.
+func grow[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	return s[:n]
+}

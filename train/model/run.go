@@ -1,0 +1,235 @@
+package model
+
+import (
+	"fmt"
+
+	"github.com/graft-lora/graft/internal/kernel"
+)
+
+// Loss is what a pass found.
+type Loss struct {
+	Sum    float64 // of the losses of the trained tokens (times their weights), in nats
+	Tokens int     // how many there are
+	// PerToken has each trained token's loss, without its weight, in the order of
+	// the batch. It is valid until the model's next pass.
+	PerToken []float32
+}
+
+// Mean is Sum/Tokens, the loss as it is usually given; 0 without tokens.
+func (l Loss) Mean() float64 {
+	if l.Tokens == 0 {
+		return 0
+	}
+	return l.Sum / float64(l.Tokens)
+}
+
+// Loss runs b forward with the adapters given and returns its loss.
+func (m *Model) Loss(b *Batch, adapters ...Scaled) (Loss, error) {
+	if err := m.begin(b, adapters, nil); err != nil {
+		return Loss{}, err
+	}
+	m.runForward()
+	return m.finish(m.lossForward(b))
+}
+
+// LossAndGrad runs b forward and backward and adds the gradient of Loss.Sum with
+// respect to every A and B of a to grads, which [NewGrads] made. Summing batches
+// and dividing by their tokens is the caller's. The adapter takes part with weight 1.
+func (m *Model) LossAndGrad(b *Batch, a *Adapter, grads Grads) (Loss, error) {
+	if b.Targets == nil {
+		return Loss{}, fmt.Errorf("model: a batch without targets has no gradient")
+	}
+	if grads == nil {
+		return Loss{}, fmt.Errorf("model: no gradients to add to")
+	}
+	if err := m.begin(b, []Scaled{{a, 1}}, grads); err != nil {
+		return Loss{}, err
+	}
+	m.runForward()
+	loss := m.lossBackward(b)
+	if len(m.work.wanted) > 0 {
+		m.runBackward()
+	}
+	return m.finish(loss)
+}
+
+// Logits runs b forward and gives f the logits of all its tokens, some rows at a
+// time: row r of logits belongs to token first+r. f may change logits, but not keep them.
+func (m *Model) Logits(b *Batch, f func(first int, logits kernel.Mat) error, adapters ...Scaled) error {
+	if err := m.begin(b, adapters, nil); err != nil {
+		return err
+	}
+	m.runForward()
+	x := m.work.residual(m, len(m.layers))
+	for first := 0; first < x.Rows; {
+		n := min(m.headRows(), x.Rows-first)
+		h := m.headInput(x, first, n)
+		logits := m.work.logits.mat(n, m.Vocab)
+		m.headForward(logits, h)
+		if err := m.fail.take(); err != nil {
+			return err
+		}
+		if err := f(first, logits); err != nil {
+			return err
+		}
+		first += n
+	}
+	return nil
+}
+
+// begin prepares a pass.
+func (m *Model) begin(b *Batch, adapters []Scaled, grads Grads) error {
+	if err := m.lay(b); err != nil {
+		return err
+	}
+	if err := m.bind(adapters, grads, b.Dropout); err != nil {
+		return err
+	}
+	m.prepare(grads != nil)
+	return nil
+}
+
+// prepare decides which layers keep what.
+func (m *Model) prepare(backward bool) {
+	w, n := &m.work, len(m.layers)
+	w.lowest = n
+	if backward {
+		w.lowest = m.lowestTrained()
+	}
+	if len(w.inputs) == 0 {
+		w.inputs = make([]scratch, n+1)
+		w.acts = make([]acts, 1+m.opt.KeepLayers)
+	}
+	for i := range w.acts {
+		for len(w.acts[i].us) < m.slots {
+			w.acts[i].us = append(w.acts[i].us, scratch{})
+		}
+	}
+}
+
+// lowestTrained is the first layer whose backward pass is needed: the number of
+// layers if only the head is trained.
+func (m *Model) lowestTrained() int {
+	if m.embed.trained() {
+		return 0
+	}
+	for i := range m.layers {
+		for _, l := range m.layers[i].linears() {
+			if l.trained() {
+				return i
+			}
+		}
+	}
+	return len(m.layers)
+}
+
+// linears lists the matrices of the layer that adapters can change.
+func (l *layer) linears() []*linear {
+	var all []*linear
+	for _, w := range []*linear{l.qkv, l.q, l.k, l.v, l.o, l.gateUp, l.gate, l.up, l.down} {
+		if w != nil {
+			all = append(all, w)
+		}
+	}
+	if l.moe != nil && l.moe.shared != nil {
+		all = append(all, l.moe.shared.gate, l.moe.shared.up, l.moe.shared.down)
+	}
+	return all
+}
+
+// finish gives the error of a weight that could not be read, if there was one.
+func (m *Model) finish(l Loss) (Loss, error) {
+	if err := m.fail.take(); err != nil {
+		return Loss{}, err
+	}
+	return l, nil
+}
+
+// residual is the residual stream that enters layer i, or leaves the last one.
+func (w *workspace) residual(m *Model, i int) kernel.Mat {
+	s := &w.inputs[i]
+	if i < w.lowest {
+		s = &w.below[i%2]
+	}
+	return s.mat(len(w.ids), m.Hidden)
+}
+
+// actsOf is where layer i leaves what its backward pass wants, and whether it stays there.
+func (m *Model) actsOf(i int) (a *acts, kept bool) {
+	if k := i - (len(m.layers) - m.opt.KeepLayers); k >= 0 && i >= m.work.lowest {
+		return &m.work.acts[1+k], true
+	}
+	return &m.work.acts[0], false
+}
+
+func (m *Model) runForward() {
+	w := &m.work
+	x := w.residual(m, 0)
+	m.lookUp(x, w.ids)
+	for i := range m.layers {
+		if m.OnHidden != nil {
+			m.OnHidden(i, x)
+		}
+		out := w.residual(m, i+1)
+		a, _ := m.actsOf(i)
+		m.layerForward(i, out, x, a, nil)
+		x = out
+	}
+	if m.OnHidden != nil {
+		m.OnHidden(len(m.layers), m.headInput(x, 0, x.Rows))
+	}
+}
+
+// runBackward takes work.g, the gradient of the last residual, down the layers.
+func (m *Model) runBackward() {
+	w := &m.work
+	g := w.g.mat(len(w.ids), m.Hidden)
+	for i := len(m.layers) - 1; i >= w.lowest; i-- {
+		x := w.residual(m, i)
+		a, kept := m.actsOf(i)
+		if !kept {
+			w.again = true
+			m.layerForward(i, w.dh.mat(x.Rows, x.Cols), x, a, nil)
+			w.again = false
+		}
+		m.layerBackward(i, g, x, a, i > w.lowest || m.embed.trained())
+	}
+	if m.embed.trained() {
+		m.lookUpBackward(g, w.ids)
+	}
+}
+
+// lookUp makes x the scaled embeddings of ids.
+func (m *Model) lookUp(x kernel.Mat, ids []int32) {
+	m.rows(x.Rows, func(t, _ int) {
+		row, id := x.Row(t), int(ids[t])
+		m.embed.w.DecodeRows(row, id)
+		for i := range m.embed.bound {
+			b := &m.embed.bound[i]
+			for j, u := range b.pair.B.Row(id) {
+				kernel.Axpy(row, b.scale*u, b.pair.A.Row(j))
+			}
+		}
+		if m.EmbedScale != 1 {
+			kernel.Scale(row, m.EmbedScale, row)
+		}
+	})
+}
+
+// lookUpBackward adds to the gradients of the embedding's pair, token by token.
+func (m *Model) lookUpBackward(g kernel.Mat, ids []int32) {
+	for i := range m.embed.bound {
+		b := &m.embed.bound[i]
+		if b.grad == nil {
+			continue
+		}
+		s := b.scale * m.EmbedScale
+		for t := range g.Rows {
+			id, row := int(ids[t]), g.Row(t)
+			for j, u := range b.pair.B.Row(id) {
+				kernel.Axpy(b.grad.A.Row(j), s*u, row)
+				b.grad.B.Row(id)[j] += s * kernel.Dot(b.pair.A.Row(j), row)
+			}
+		}
+	}
+}
