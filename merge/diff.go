@@ -49,6 +49,34 @@ type ModelDiff struct {
 // Same says that no value of a tensor and no metadata differs.
 func (d *ModelDiff) Same() bool { return len(d.Meta) == 0 && d.SameValues() }
 
+// JSON returns d in a form that encoding/json can write: numbers that are infinite
+// or not numbers become null.
+func (d *ModelDiff) JSON() any {
+	type tensor struct {
+		*TensorDiff
+		NMSE   any `json:"nmse"`
+		Cosine any `json:"cosine"`
+		MaxAbs any `json:"max_abs"`
+	}
+	doc := struct {
+		Same    bool       `json:"same"`
+		Tensors []tensor   `json:"tensors"`
+		Meta    []MetaDiff `json:"metadata"`
+	}{d.Same(), []tensor{}, d.Meta}
+	for _, t := range d.Tensors {
+		doc.Tensors = append(doc.Tensors, tensor{t, finite(t.NMSE), finite(t.Cosine), finite(t.MaxAbs)})
+	}
+	return doc
+}
+
+// finite is f, or nil if JSON has no such number.
+func finite(f float64) any {
+	if math.IsInf(f, 0) || math.IsNaN(f) {
+		return nil
+	}
+	return f
+}
+
 // SameValues says that both have the same tensors with the same values, whatever
 // their metadata says.
 func (d *ModelDiff) SameValues() bool {
