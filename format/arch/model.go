@@ -17,6 +17,12 @@ type Model struct {
 	// never written to a file.
 	Meta  *gguf.Meta
 	Views []*format.View // in the order of the file, or the order a converter writes
+	// Notes are what people should know about the source: facts that a GGUF file
+	// cannot state, and what a run-time will assume instead.
+	Notes []string
+	// Table is what graft knows of the architecture; nil if it is unknown, which
+	// only a GGUF file's can be.
+	Table *Table
 
 	index  map[string]*format.View
 	closes []func() error
