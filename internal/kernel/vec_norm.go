@@ -44,8 +44,13 @@ func RMSNormBackward(dx, dy, x, w []float32, r float32, acc bool) {
 	} else {
 		sameLen(len(dx), len(w))
 		var l lanes
-		for i := dot3Vec(&l, dy, w, x); i < len(x); i++ {
-			l[i&15] = FMA(float32(dy[i]*w[i]), x[i], l[i&15])
+		var t lanes
+		for i := dot3Vec(&l, dy, w, x); i < len(x); i += len(t) {
+			k := min(len(t), len(x)-i)
+			for j := range k {
+				t[j] = dy[i+j] * w[i+j]
+			}
+			l.dot(t[:k], x[i:i+k])
 		}
 		d = l.sum()
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/graft-lora/graft/internal/cpu"
@@ -52,8 +53,13 @@ var rowOps = []rowOp{
 		RMSNormBackward(a[0], a[1], a[2], nil, 0.7, true)
 		return 0
 	}},
-	{"SiLUMul", func(a [6][]float32, b []byte) float64 { SiLUMul(a[0], a[0], a[1]); return 0 }},
+	{"SiLUMul", func(a [6][]float32, b []byte) float64 { SiLUMul(a[0], a[1], a[2]); return 0 }},
+	{"SiLUMul in place", func(a [6][]float32, b []byte) float64 { SiLUMul(a[0], a[0], a[1]); return 0 }},
 	{"SiLUMulBackward", func(a [6][]float32, b []byte) float64 {
+		SiLUMulBackward(a[0], a[1], a[2], a[3], a[4])
+		return 0
+	}},
+	{"SiLUMulBackward in place", func(a [6][]float32, b []byte) float64 {
 		SiLUMulBackward(a[0], a[1], a[2], a[0], a[1])
 		return 0
 	}},
@@ -272,6 +278,11 @@ func BenchmarkRows(b *testing.B) {
 					}
 				}
 				for i := range n {
+					// Angles, so that what is rotated again and again keeps its length.
+					a[4][i], a[5][i] = float32(math.Cos(float64(i))), float32(math.Sin(float64(i)))
+					if strings.HasPrefix(op.name, "Rope") {
+						a[1][i], a[2][i] = a[4][i], a[5][i]
+					}
 					binary.LittleEndian.PutUint16(buf[2*i:], F16Bits(a[0][i]))
 				}
 				b.SetBytes(4 * n)
