@@ -7,6 +7,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -260,16 +261,21 @@ func (r *rawPair) compare(row, n int64) (same bool, codes int64, err error) {
 	return false, codes, nil
 }
 
+// diffMeta compares metadata. Keys under "graft." stand for facts of a folder that
+// GGUF has no key for; a file cannot have them.
 func diffMeta(a, b *gguf.Meta) []MetaDiff {
 	var d []MetaDiff
 	for _, kv := range a.All() {
+		if strings.HasPrefix(kv.Key, "graft.") {
+			continue
+		}
 		v, _ := b.Get(kv.Key)
 		if !reflect.DeepEqual(kv.Value, v) {
 			d = append(d, MetaDiff{kv.Key, kv.Value, v})
 		}
 	}
 	for _, kv := range b.All() {
-		if !a.Has(kv.Key) {
+		if !a.Has(kv.Key) && !strings.HasPrefix(kv.Key, "graft.") {
 			d = append(d, MetaDiff{kv.Key, nil, kv.Value})
 		}
 	}

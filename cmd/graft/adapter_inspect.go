@@ -1,0 +1,3 @@
+package main
+
+func (a *app) inspectAdapter(path string, o inspectOptions) error { return nil }

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/merge"
+)
+
+func newCheckCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check MODEL",
+		Short: "Read every value and key of a model and say what is wrong with it",
+		Long: `check opens a model as strictly as graft opens any file, then decodes every tensor and
+looks at what headers do not show: values that are NaN or infinite, tensors of
+zeros, blocks that are missing, a vocabulary that does not fit the embeddings,
+keys that other programs need.
+
+  graft check model.gguf
+
+Errors end it with status 5, warnings do not.` + exitStatus,
+		Args: args(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := arch.Open(args[0], arch.Options{})
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			findings, err := merge.CheckModel(cmd.Context(), m, a.threads, func(done, total int) {
+				a.progress("checked %d of %d tensors", done, total)
+			})
+			if err != nil {
+				return err
+			}
+			return a.reportFindings(args[0], len(m.Views), findings)
+		},
+	}
+}
+
+func (a *app) reportFindings(path string, tensors int, findings []merge.Finding) error {
+	errors := 0
+	for _, f := range findings {
+		if f.Level == "error" {
+			errors++
+		}
+		if f.Tensor != "" {
+			a.result("%-8s %s: %s", f.Level, f.Tensor, f.Text)
+		} else {
+			a.result("%-8s %s", f.Level, f.Text)
+		}
+	}
+	if a.json {
+		if findings == nil {
+			findings = []merge.Finding{}
+		}
+		if err := a.printJSON(map[string]any{"path": path, "tensors": tensors, "findings": findings}); err != nil {
+			return err
+		}
+	}
+	if errors > 0 {
+		return &format.CheckError{Reason: plural(errors, "error") + " in " + path}
+	}
+	a.result("%s: %s read, %s", path, plural(tensors, "tensor"), plural(len(findings), "warning"))
+	return nil
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/gguf"
+)
+
+// outputFlags are those of every command that writes a model.
+type outputFlags struct {
+	path   string
+	force  bool
+	dryRun bool
+	memory string
+}
+
+func (o *outputFlags) add(cmd *cobra.Command, what string) {
+	f := cmd.Flags()
+	f.StringVarP(&o.path, "output", "o", "", what)
+	f.BoolVar(&o.force, "force", false, "replace an output that exists")
+	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be written, and write nothing")
+	f.StringVar(&o.memory, "memory", "64MiB", "bytes in flight between reading and writing")
+}
+
+// check fails early when the output is missing, exists, or is one of the inputs.
+func (o *outputFlags) check(inputs ...string) error {
+	if o.path == "" {
+		if o.dryRun {
+			return nil
+		}
+		return format.Usagef("name the output with -o")
+	}
+	for _, in := range inputs {
+		if same(in, o.path) {
+			return format.Usagef("%s is an input: graft never writes over what it reads", o.path)
+		}
+	}
+	if _, err := os.Stat(o.path); err == nil && !o.force && !o.dryRun {
+		return format.Usagef("%s exists; --force replaces it", o.path)
+	}
+	return nil
+}
+
+func same(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
+}
+
+// isGGUF says whether an output path asks for a GGUF file rather than a folder.
+func isGGUF(path string) bool { return strings.EqualFold(filepath.Ext(path), ".gguf") }
+
+// writeGGUF carries out a plan into a GGUF file.
+func (a *app) writeGGUF(ctx context.Context, verb string, o *outputFlags, meta *gguf.Meta, plan *format.Plan) error {
+	memory, err := parseSize(o.memory)
+	if err != nil {
+		return err
+	}
+	opt := gguf.WriteOptions{Force: o.force}
+	if o.dryRun {
+		path := o.path
+		if path == "" {
+			path = "out.gguf"
+		}
+		l, err := gguf.LayoutOf(path, meta, plan, opt)
+		if err != nil {
+			return err
+		}
+		return a.printPlan(plan, l.Size())
+	}
+	w, err := gguf.Create(o.path, meta, plan, opt)
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	if err := format.Run(ctx, plan, w, a.runOptions(verb, memory)); err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+// printPlan shows what a plan would write.
+func (a *app) printPlan(plan *format.Plan, total int64) error {
+	type row struct {
+		Name  string  `json:"tensor"`
+		Type  string  `json:"type"`
+		Shape []int64 `json:"shape"`
+		Size  int64   `json:"bytes"`
+		Why   string  `json:"why"`
+	}
+	doc := struct {
+		Tensors []row `json:"tensors"`
+		Size    int64 `json:"file_bytes"`
+	}{Size: total}
+	rows := [][]string{{"tensor", "type", "shape", "bytes", "why"}}
+	for _, o := range plan.Outputs {
+		doc.Tensors = append(doc.Tensors, row{o.Name, o.Type.String(), o.Shape, o.Size(), o.Why})
+		rows = append(rows, []string{o.Name, o.Type.String(), shapeString(o.Shape), count(o.Size()), o.Why})
+	}
+	if a.json {
+		return a.printJSON(doc)
+	}
+	a.table(rows)
+	a.result("%d tensors, %s bytes in all", len(plan.Outputs), count(total))
+	return nil
+}
