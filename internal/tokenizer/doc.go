@@ -1,7 +1,8 @@
 // Package tokenizer turns text into token ids and back: byte-level BPE, BPE over
 // SentencePiece scores, Unigram and WordPiece, from the keys of a GGUF file
-// ([SpecFromGGUF] and [New]), with
-// the rules of llama.cpp.
+// ([SpecFromGGUF] and [New]: the rules of llama.cpp) or from a Hugging Face
+// tokenizer.json used as it is ([FromJSON]: the rules of the tokenizers library).
+// Where the two differ each file keeps to its own.
 //
 // A [Tokenizer] is immutable and safe for concurrent use; slices that it returns
 // belong to the caller. Text need not be valid UTF-8, and decoding gives back

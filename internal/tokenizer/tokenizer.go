@@ -38,6 +38,8 @@ type Tokenizer struct {
 	spacePrefix                       bool // a space is put before text, and taken from the front when decoding
 	cleanSpaces                       bool // detokenizing with CleanUp closes up spaces
 	eog                               map[int32]bool
+
+	file *pipeline // set for a tokenizer.json used as it is
 }
 
 // model is the part that knows how text without special tokens becomes tokens.
@@ -100,7 +102,7 @@ func New(spec Spec) (*Tokenizer, error) {
 	t.fillVocabulary()
 	defaults, ok := modelDefaults[spec.Model]
 	if !ok {
-		return nil, fmt.Errorf("tokenizer: unknown model %q", spec.Model)
+		return nil, fmt.Errorf("tokenizer: model %q: %w", spec.Model, ErrUnsupported)
 	}
 	pre := preTokenizer{}
 	if spec.Model == "gpt2" || spec.Model == "gemma4" {
@@ -112,7 +114,7 @@ func New(spec Spec) (*Tokenizer, error) {
 			name = "default"
 		}
 		if pre, ok = preTokenizers[name]; !ok {
-			return nil, fmt.Errorf("tokenizer: unknown pre-tokenizer %q", name)
+			return nil, fmt.Errorf("tokenizer: pre-tokenizer %q: %w", name, ErrUnsupported)
 		}
 	}
 	t.setSpecial(defaults, pre)
@@ -187,6 +189,10 @@ func (t *Tokenizer) EncodeWithOffsets(text string, opt EncodeOptions) ([]int32, 
 }
 
 func (t *Tokenizer) encode(out *sink, text string, opt EncodeOptions) {
+	if t.file != nil {
+		t.file.encode(out, text, opt)
+		return
+	}
 	bert := t.spec.Model == "bert"
 	if opt.AddSpecial && (t.addBOS || bert) && t.bos >= 0 {
 		out.add(t.bos, 0, 0)
@@ -214,6 +220,9 @@ func (t *Tokenizer) encode(out *sink, text string, opt EncodeOptions) {
 // Decode returns the text of ids. Bytes that are no valid UTF-8 stay as they are;
 // ids outside the vocabulary give nothing.
 func (t *Tokenizer) Decode(ids []int32, opt DecodeOptions) string {
+	if t.file != nil {
+		return t.file.decode(ids, opt)
+	}
 	var b strings.Builder
 	for i, id := range ids {
 		b.WriteString(t.pieceAt(i == 0, id, opt.SkipSpecial))

@@ -9,13 +9,77 @@ import (
 	"unicode/utf8"
 )
 
-// unigram finds the most probable segmentation under token scores (Viterbi), as
-// llama.cpp runs the Unigram models of SentencePiece.
+// viterbi finds the most probable segmentation of a text into tokens whose scores
+// are logarithms of probabilities.
+type viterbi struct {
+	trie     trie
+	scores   []float64 // by token
+	unk      int32
+	unkScore float64 // of a character that no token stands for
+}
+
+// run gives the tokens of text in order. Neighbouring unknown characters are one.
+func (v *viterbi) run(text []byte) []piece {
+	if len(text) == 0 {
+		return nil
+	}
+	type state struct {
+		id    int32
+		start int32
+		score float64
+	}
+	best := make([]state, len(text)+1)
+	for i := range best {
+		best[i] = state{v.unk, 0, -math.MaxFloat64}
+	}
+	best[0].score = 0
+	for i := 0; i < len(text); {
+		n := min(leadLen(text[i]), len(text)-i)
+		whole := false
+		here := best[i].score
+		at := int32(0)
+		for j := i; j < len(text); j++ {
+			if at = v.trie.step(at, text[j]); at == 0 {
+				break
+			}
+			id := v.trie.nodes[at].value
+			if id < 0 {
+				continue
+			}
+			whole = whole || j+1-i == n
+			if score := here + v.scores[id]; score > best[j+1].score {
+				best[j+1] = state{id, int32(i), score}
+			}
+		}
+		if s := here + v.unkScore; !whole && s > best[i+n].score {
+			best[i+n] = state{v.unk, int32(i), s}
+		}
+		i += n
+	}
+	var found []piece
+	prevUnk := false
+	for end := int32(len(text)); ; {
+		b := best[end]
+		unk := b.id == v.unk
+		if unk && prevUnk {
+			found[len(found)-1].start = b.start
+		} else {
+			found = append(found, piece{b.id, b.start, end})
+		}
+		if b.start == 0 {
+			break
+		}
+		prevUnk, end = unk, b.start
+	}
+	slices.Reverse(found)
+	return found
+}
+
+// unigram runs the Unigram models of SentencePiece as llama.cpp does.
 type unigram struct {
 	t        *Tokenizer
-	trie     trie
+	viterbi  viterbi
 	user     trie // user-defined tokens: the normalizer leaves them alone
-	unkScore float64
 	merge    bool // runs of spaces become one
 	chars    []uint32
 	replaced []byte // what the entries of chars stand for, each ended by a zero byte
@@ -24,19 +88,23 @@ type unigram struct {
 func newUnigram(t *Tokenizer) (*unigram, error) {
 	u := &unigram{t: t, merge: t.spec.RemoveExtraWhitespaces != nil && *t.spec.RemoveExtraWhitespaces}
 	low := float32(math.MaxFloat32)
+	u.viterbi.unk = t.unk
+	u.viterbi.scores = make([]float64, len(t.tokens))
 	for id := range t.tokens {
 		a := t.attrs[id]
 		if a&attrNormal != 0 {
 			low = min(low, t.spec.Score(int32(id)))
 		}
 		if a&(attrNormal|attrUser|attrUnused) != 0 {
-			u.trie.insert(t.tokens[id], int32(id))
+			u.viterbi.trie.insert(t.tokens[id], int32(id))
 		}
-		if a&attrUser != 0 {
+		if a&attrUser == 0 {
+			u.viterbi.scores[id] = float64(t.spec.Score(int32(id)))
+		} else {
 			u.user.insert(t.tokens[id], int32(id))
 		}
 	}
-	u.unkScore = float64(low - 10)
+	u.viterbi.unkScore = float64(low - 10)
 	if c := t.spec.PrecompiledCharsmap; len(c) > 0 {
 		if len(c) < 4 {
 			return nil, errors.New("tokenizer: the precompiled character map is too short")
@@ -56,62 +124,7 @@ func newUnigram(t *Tokenizer) (*unigram, error) {
 
 func (u *unigram) encode(out *sink, text string, _ bool) {
 	norm, from := u.normalize(text)
-	if len(norm) == 0 {
-		return
-	}
-	type state struct {
-		id    int32
-		start int32
-		score float64
-	}
-	best := make([]state, len(norm)+1)
-	for i := range best {
-		best[i] = state{u.t.unk, 0, -math.MaxFloat64}
-	}
-	best[0].score = 0
-	for i := 0; i < len(norm); {
-		n := min(leadLen(norm[i]), len(norm)-i)
-		whole := false
-		here := best[i].score
-		at := int32(0)
-		for j := i; j < len(norm); j++ {
-			if at = u.trie.step(at, norm[j]); at == 0 {
-				break
-			}
-			id := u.trie.nodes[at].value
-			if id < 0 {
-				continue
-			}
-			whole = whole || j+1-i == n
-			score := here
-			if u.t.attrs[id]&attrUser == 0 {
-				score += float64(u.t.spec.Score(id))
-			}
-			if score > best[j+1].score {
-				best[j+1] = state{id, int32(i), score}
-			}
-		}
-		if s := here + u.unkScore; !whole && s > best[i+n].score {
-			best[i+n] = state{u.t.unk, int32(i), s}
-		}
-		i += n
-	}
-	var found []piece
-	prevUnk := false
-	for end := int32(len(norm)); ; {
-		b := best[end]
-		unk := b.id == u.t.unk
-		if unk && prevUnk {
-			found[len(found)-1].start = b.start
-		} else {
-			found = append(found, piece{b.id, b.start, end})
-		}
-		if b.start == 0 {
-			break
-		}
-		prevUnk, end = unk, b.start
-	}
-	for _, p := range slices.Backward(found) {
+	for _, p := range u.viterbi.run(norm) {
 		out.add(p.id, int(from[p.start]), int(from[p.end]))
 	}
 }
