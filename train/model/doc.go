@@ -22,7 +22,8 @@
 // activations kept or recomputed. Work is split over independent outputs only,
 // every sum has an order that depends on nothing but the shapes. A packed batch
 // gives the bytes of its sequences run one after another (with gradients
-// accumulated in that order), and a [Session] gives the logits of the whole
+// accumulated in that order; only a trained embedding that is the head too has its sums in
+// another order), and a [Session] gives the logits of the whole
 // sequence run at once, bit for bit.
 //
 // # Memory

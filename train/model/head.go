@@ -43,9 +43,11 @@ func (m *Model) eachWanted(f func(first int, h kernel.Mat)) {
 		n := min(m.headRows(), len(w.wanted)-first)
 		rows := w.tokens.mat(n, m.Hidden)
 		m.rows(n, func(r, _ int) { copy(rows.Row(r), x.Row(w.wanted[first+r])) })
+		w.places = w.wanted[first : first+n]
 		f(first, m.headInput(rows, 0, n))
 		first += n
 	}
+	w.places = nil
 }
 
 // lossForward is the loss of the residuals that the layers left.

@@ -28,6 +28,7 @@ type workspace struct {
 	spans  []span
 	pos    []int // of each token in its sequence
 	wanted []int // tokens whose loss is wanted
+	places []int // of the rows the head works on, in wanted; nil: row t is token t
 	again  bool  // the pass is a recomputation
 	angles [2]angles
 

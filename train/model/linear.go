@@ -84,7 +84,7 @@ func (m *Model) backward(l *linear, dx, dy, x kernel.Mat, us []scratch, acc bool
 		kernel.GemmNN(m.pool, branch, du, b.pair.A, false)
 		m.rows(dx.Rows, func(t, _ int) {
 			row := branch.Row(t)
-			dropRow(row, row, b.drop, t, m.keep)
+			dropRow(row, row, b.drop, m.place(t), m.keep)
 			kernel.Add(dx.Row(t), row)
 		})
 	}
@@ -96,11 +96,19 @@ func (m *Model) dropped(b *bound, x kernel.Mat) kernel.Mat {
 		return x
 	}
 	d := m.work.drop.mat(x.Rows, x.Cols)
-	m.rows(x.Rows, func(t, _ int) { dropRow(d.Row(t), x.Row(t), b.drop, t, m.keep) })
+	m.rows(x.Rows, func(t, _ int) { dropRow(d.Row(t), x.Row(t), b.drop, m.place(t), m.keep) })
 	return d
 }
 
-// dropRow copies row t of an input, each element kept with probability keep and then
+// place is the token of the batch that row t of a product's input belongs to.
+func (m *Model) place(t int) int {
+	if m.work.places == nil {
+		return t
+	}
+	return m.work.places[t]
+}
+
+// dropRow copies the input of token t, each element kept with probability keep and then
 // divided by it. Two elements share a random number of 64 bits.
 func dropRow(dst, src []float32, s rng.Stream, t int, keep float32) {
 	limit := uint64(float64(keep) * (1 << 32))

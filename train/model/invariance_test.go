@@ -1,0 +1,178 @@
+package model
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/graft-lora/graft/internal/cpu"
+	"github.com/graft-lora/graft/internal/kernel"
+)
+
+// pass is everything that a pass gives.
+type pass struct {
+	sum    float64
+	losses []float32
+	grads  Grads
+}
+
+func runPass(t testing.TB, m *Model, a *Adapter, batches ...*Batch) pass {
+	t.Helper()
+	p := pass{grads: NewGrads(a)}
+	for _, b := range batches {
+		l, err := m.LossAndGrad(b, a, p.grads)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.sum += l.Sum
+		p.losses = append(p.losses, l.PerToken...)
+	}
+	return p
+}
+
+// equal wants the same bits (zeros of either sign count as equal).
+func (p pass) equal(t testing.TB, what string, q pass) {
+	t.Helper()
+	if !slices.Equal(p.losses, q.losses) {
+		t.Errorf("%s: other losses", what)
+	}
+	for name, g := range p.grads {
+		if !slices.Equal(g.A.Data, q.grads[name].A.Data) || !slices.Equal(g.B.Data, q.grads[name].B.Data) {
+			t.Errorf("%s: another gradient of %s", what, name)
+		}
+	}
+}
+
+// TestSameBytes runs every kind of block with activations kept and recomputed, on
+// one thread and several, in every tier, with the head in small pieces, and again
+// in the same model: all must give the same bits.
+func TestSameBytes(t *testing.T) {
+	for _, c := range tinies {
+		src := c.model()
+		m := newModel(t, src, Options{Threads: 1, KeepLayers: -1})
+		a := randomAdapter(m, 3, m.Matrices()...)
+		b := randomBatch(m.Vocab, 70, 3, 20)
+		b.Dropout = Dropout{P: 0.2, Seed: 3, Step: 9}
+		want := runPass(t, m, a, b)
+		want.equal(t, c.name+", again", runPass(t, m, a, b))
+		for name, opt := range map[string]Options{
+			"two threads, recomputed": {Threads: 2}, "three threads, one kept": {Threads: 3, KeepLayers: 1}, "a small head": {Threads: 2, HeadMemory: 1},
+		} {
+			want.equal(t, c.name+", "+name, runPass(t, newModel(t, src, opt), a, b))
+		}
+		for _, tier := range cpu.Tiers() {
+			restore := cpu.Force(tier)
+			want.equal(t, c.name+", "+tier.String(), runPass(t, newModel(t, src, Options{Threads: 2}), a, b))
+			restore()
+		}
+	}
+}
+
+// TestPacked wants of a packed batch the bits of its sequences one by one, and
+// nothing from tokens that pad a sequence on the right.
+func TestPacked(t *testing.T) {
+	t.Parallel()
+	for _, c := range tinies {
+		m := newModel(t, c.model(), Options{Threads: 2})
+		a := randomAdapter(m, 3, m.Matrices()...)
+		packed := randomBatch(m.Vocab, 17, 5, 70)
+		packed.Targets[3] = Untrained
+		want := runPass(t, m, a, packed)
+		var alone, padded []*Batch
+		first := 0
+		for _, n := range packed.Lens {
+			b := &Batch{IDs: packed.IDs[first : first+n], Targets: packed.Targets[first : first+n]}
+			alone = append(alone, b)
+			padded = append(padded, &Batch{
+				IDs:     append(slices.Clone(b.IDs), 1, 2, 1),
+				Targets: append(slices.Clone(b.Targets), Untrained, Untrained, Untrained),
+			})
+			first += n
+		}
+		for what, got := range map[string]pass{"unpacked": runPass(t, m, a, alone...), "padded": runPass(t, m, a, padded...)} {
+			if m.TiedHead {
+				// The gradient of a tied embedding has a part from the head and one from the
+				// lookup, which are added in another order: equal to rounding, 2e-7 seen.
+				x, y := got.grads[embedName], want.grads[embedName]
+				if e := max(relative(x.A.Data, y.A.Data), relative(x.B.Data, y.B.Data)); e > 1e-6 {
+					t.Errorf("%s, %s: the embedding's gradient differs by %.2g", c.name, what, e)
+				}
+				got.grads[embedName] = y
+			}
+			want.equal(t, c.name+", "+what, got)
+		}
+	}
+}
+
+// TestSession wants of a session, fed in pieces and token by token, the bits that
+// the whole sequence gives at once: past windows, past pieces of a prompt, with two
+// adapters, and after a reset.
+func TestSession(t *testing.T) {
+	t.Parallel()
+	for _, c := range tinies {
+		m := newModel(t, c.model(), Options{Threads: 2})
+		adapters := []Scaled{{randomAdapter(m, 2, m.Matrices()...), 0.5}, {randomAdapter(m, 3, "blk.1.attn_output.weight"), -1}}
+		b := randomBatch(m.Vocab, promptPiece+150)
+		var want [][]float32
+		err := m.Logits(b, func(_ int, x kernel.Mat) error {
+			for r := range x.Rows {
+				want = append(want, slices.Clone(x.Row(r)))
+			}
+			return nil
+		}, adapters...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := m.NewSession(len(b.IDs), adapters...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			for _, n := range []int{3, 1, 1, promptPiece + 40, 1, 1, 60, 20} {
+				got, err := s.Append(b.IDs[s.Len() : s.Len()+n])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !slices.Equal(got, want[s.Len()-1]) {
+					t.Errorf("%s: other logits after %d tokens", c.name, s.Len())
+				}
+			}
+			for s.Len() < len(b.IDs) {
+				got, err := s.Append(b.IDs[s.Len() : s.Len()+1])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !slices.Equal(got, want[s.Len()-1]) {
+					t.Errorf("%s: other logits after %d tokens", c.name, s.Len())
+				}
+			}
+			if _, err := s.Append(b.IDs[:1]); err == nil {
+				t.Errorf("%s: a full session took a token", c.name)
+			}
+			s.Reset()
+		}
+	}
+}
+
+// TestWindowsBoundTheCache wants a session's cache to stop growing where every
+// layer has a window.
+func TestWindowsBoundTheCache(t *testing.T) {
+	t.Parallel()
+	c := tinies[7] // phi3: a window on every layer
+	m := newModel(t, c.model(), Options{Threads: 1})
+	s, err := m.NewSession(5000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var after100 int64
+	for i := range 3000 {
+		if _, err := s.Append([]int32{int32(i % m.Vocab)}); err != nil {
+			t.Fatal(err)
+		}
+		if i == 100 {
+			after100 = s.CacheBytes()
+		}
+	}
+	if s.CacheBytes() != after100 {
+		t.Errorf("%d bytes after 101 tokens, %d after 3000", after100, s.CacheBytes())
+	}
+}
