@@ -2,6 +2,8 @@ package format
 
 import (
 	"fmt"
+
+	"github.com/graft-lora/graft/internal/mmap"
 )
 
 // RowReader is a matrix that can produce its rows as float32. Transformations
@@ -102,8 +104,7 @@ func (s *storedRows) ReadRows(dst []float32, row int64) error {
 		return err
 	}
 	if s.mapped != nil {
-		s.codec.Decode(dst, s.mapped[row*s.rowBytes:(row+n)*s.rowBytes])
-		return nil
+		return s.guard(func() { s.codec.Decode(dst, s.mapped[row*s.rowBytes:(row+n)*s.rowBytes]) })
 	}
 	buf := make([]byte, n*s.rowBytes)
 	if _, err := s.t.ReadAt(buf, row*s.rowBytes); err != nil {
@@ -121,11 +122,19 @@ func (s *storedRows) ReadRaw(dst []byte, row int64) error {
 		return err
 	}
 	if s.mapped != nil {
-		copy(dst, s.mapped[row*s.rowBytes:])
-		return nil
+		return s.guard(func() { copy(dst, s.mapped[row*s.rowBytes:]) })
 	}
 	_, err := s.t.ReadAt(dst, row*s.rowBytes)
 	return err
+}
+
+// guard runs read, which reads mapped bytes, and makes an error of a file that
+// another program has truncated.
+func (s *storedRows) guard(read func()) error {
+	if err := mmap.Guard(func() error { read(); return nil }); err != nil {
+		return fmt.Errorf("%s: tensor %s: %w", s.t.Path, s.t.Name, err)
+	}
+	return nil
 }
 
 func (s *storedRows) check(row, n int64) error {
