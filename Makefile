@@ -21,7 +21,7 @@ e2e: build
 	.ci/e2e
 
 bench:
-	$(GO) run ./internal/bench
+	$(GO) run ./cmd/bench
 
 clean:
 	rm -rf graft demo
