@@ -1,6 +1,10 @@
 package optim
 
-import "math"
+import (
+	"math"
+
+	"github.com/graft-lora/graft/internal/kernel"
+)
 
 // adamW is torch.optim.AdamW without its options:
 //
@@ -35,27 +39,16 @@ func (o *adamW) Load(st State) (err error) {
 func (o *adamW) Step(lr float64) {
 	o.step++
 	t := float64(o.step)
+	s := kernel.AdamWStep{
+		W1: float32(1 - o.set.Beta1), B2: float32(o.set.Beta2), W2: float32(1 - o.set.Beta2), Eps: float32(o.set.Eps),
+		Root2: float32(math.Sqrt(1 - math.Pow(o.set.Beta2, t))),
+	}
 	correct1 := 1 - math.Pow(o.set.Beta1, t)
-	correct2 := float32(math.Sqrt(1 - math.Pow(o.set.Beta2, t)))
-	w1 := float32(1 - o.set.Beta1)
-	b2, w2 := float32(o.set.Beta2), float32(1-o.set.Beta2)
-	eps := float32(o.set.Eps)
 	for i := range o.params {
 		p := &o.params[i]
 		rate := lr * p.Rate
-		keep := float32(1 - float64(rate*o.set.WeightDecay))
-		size := float32(rate / correct1)
-		adamWTensor(p.Value, p.Grad, o.m.data[i], o.v.data[i], keep, w1, b2, w2, correct2, eps, size)
-	}
-}
-
-func adamWTensor(theta, grad, m, v []float32, keep, w1, b2, w2, correct2, eps, size float32) {
-	grad, m, v = grad[:len(theta)], m[:len(theta)], v[:len(theta)]
-	for i, g := range grad {
-		mi := m[i] + float32(w1*(g-m[i]))
-		vi := float32(b2*v[i]) + float32(float32(w2*g)*g)
-		m[i], v[i] = mi, vi
-		denom := float32(math.Sqrt(float64(vi)))/correct2 + eps
-		theta[i] = float32(theta[i]*keep) - float32(size*(mi/denom))
+		s.Keep = float32(1 - float64(rate*o.set.WeightDecay))
+		s.Size = float32(rate / correct1)
+		kernel.AdamW(p.Value, o.m.data[i], o.v.data[i], p.Grad, s)
 	}
 }

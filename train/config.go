@@ -1,0 +1,240 @@
+package train
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"os"
+	"slices"
+
+	"github.com/graft-lora/graft/train/data"
+	"github.com/graft-lora/graft/train/optim"
+	"go.yaml.in/yaml/v3"
+)
+
+// Config is every setting of a run. Its YAML names are those of a run file and of
+// the record. [DefaultConfig] has the defaults; a zero in a Config means zero.
+type Config struct {
+	Base   string `json:"base" yaml:"base"`     // the model: GGUF, safetensors or a Hugging Face folder
+	Data   string `json:"data" yaml:"data"`     // what is learned: text, JSONL or JSON, plain, .gz or .zst
+	Output string `json:"output" yaml:"output"` // folder of the adapter, the log and the checkpoints
+
+	// HeldOut is a file to evaluate on; without one, HeldOutPart of the data is held
+	// out, chosen by Seed (0: nothing is).
+	HeldOut     string      `json:"held_out,omitempty" yaml:"held_out,omitempty"`
+	HeldOutPart float64     `json:"held_out_part" yaml:"held_out_part"`
+	Fields      data.Fields `json:"fields" yaml:"fields"`
+	// Samples says how records become sequences.
+	Samples data.Options `json:"samples" yaml:"samples"`
+	Context int          `json:"context" yaml:"context"` // tokens of the longest sequence
+	Shuffle bool         `json:"shuffle" yaml:"shuffle"` // a new order in each epoch, else the file's
+
+	Adapter AdapterConfig `json:"adapter" yaml:"adapter"`
+
+	// A step trains on Batch sequences at once, Accumulate times.
+	Batch      int                    `json:"batch" yaml:"batch"`
+	Accumulate int                    `json:"accumulate" yaml:"accumulate"`
+	Epochs     float64                `json:"epochs" yaml:"epochs"`       // times through the data, when Steps is 0
+	Steps      int                    `json:"steps" yaml:"steps"`         // optimizer steps; the data is begun again as often as needed
+	LR         float64                `json:"lr" yaml:"lr"`               // peak learning rate
+	Warmup     float64                `json:"warmup" yaml:"warmup"`       // steps of warm-up, or below 1 a part of all steps, rounded up
+	ClipNorm   float64                `json:"clip_norm" yaml:"clip_norm"` // largest norm of the gradient; 0 does not clip
+	Seed       uint64                 `json:"seed" yaml:"seed"`           // of the initial adapter, the order, the split and the dropout
+	Optimizer  optim.Settings         `json:"optimizer" yaml:"optimizer"`
+	Schedule   optim.ScheduleSettings `json:"schedule" yaml:"schedule"` // its warmup and total are filled in
+
+	EvalEvery int `json:"eval_every" yaml:"eval_every"` // steps between evaluations; 0: before the first and after the last only
+	EvalLimit int `json:"eval_limit" yaml:"eval_limit"` // held-out sequences that are evaluated at most; 0: all
+	SaveEvery int `json:"save_every" yaml:"save_every"` // steps between checkpoints; 0: after the last only
+
+	// What follows changes how fast a run is and what memory it needs, and no byte of
+	// its result; a run may be resumed with other values.
+	Threads    int   `json:"threads" yaml:"threads"`         // 0: one for each processor
+	KeepLayers int   `json:"keep_layers" yaml:"keep_layers"` // layers whose activations are kept between the passes; the others are run again; -1: all
+	HeadMemory int64 `json:"head_memory" yaml:"head_memory"` // bytes of logits held at a time; 0: the model's default
+}
+
+// AdapterConfig says what is trained.
+type AdapterConfig struct {
+	Rank    int     `json:"rank" yaml:"rank"`
+	Alpha   float64 `json:"alpha" yaml:"alpha"`     // the change is alpha/rank · B·A
+	RSLoRA  bool    `json:"rslora" yaml:"rslora"`   // alpha/√rank instead
+	Dropout float64 `json:"dropout" yaml:"dropout"` // part of an adapter's inputs that is dropped in training
+	// Targets are the matrices that are changed: all-linear (all of the layers, not
+	// the embedding and the head), a module as Hugging Face or GGUF calls it
+	// (q_proj, attn_q), or a pattern with * and ? over the whole name
+	// (blk.1?.ffn_*, *.layers.3.mlp.*).
+	Targets []string `json:"targets" yaml:"targets,flow"`
+	Exclude []string `json:"exclude,omitempty" yaml:"exclude,omitempty,flow"` // taken out again, in the same words
+	// From is an adapter to begin with, in place of a new one; its rank and scale
+	// are kept, and Rank, Alpha, RSLoRA and Targets have no effect.
+	From string `json:"from,omitempty" yaml:"from,omitempty"`
+	// Float32 trains and saves the adapter in float32. Otherwise the numbers used and
+	// saved are float16, and float32 masters take the updates.
+	Float32 bool `json:"float32,omitempty" yaml:"float32,omitempty"`
+}
+
+// DefaultConfig has the default of every setting that has one.
+func DefaultConfig() Config {
+	return Config{
+		HeldOutPart: 0.05,
+		Context:     1024,
+		Shuffle:     true,
+		Adapter:     AdapterConfig{Rank: 16, Alpha: 32, Targets: []string{"all-linear"}},
+		Batch:       1,
+		Accumulate:  8,
+		Epochs:      1,
+		LR:          2e-4,
+		Warmup:      0.03,
+		ClipNorm:    1,
+		Seed:        1,
+		Optimizer:   optim.DefaultSettings("adamw"),
+		Schedule:    optim.ScheduleSettings{Name: "cosine"},
+		EvalLimit:   64,
+		SaveEvery:   50,
+	}
+}
+
+// LoadConfig reads a run file over the defaults. A key that there is none of is an
+// error with its line.
+func LoadConfig(path string) (Config, error) {
+	c := DefaultConfig()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return c, err
+	}
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Check says which setting makes no sense, before any file is opened.
+func (c *Config) Check() error {
+	bad := func(f string, args ...any) error { return fmt.Errorf("train: "+f, args...) }
+	switch {
+	case c.Base == "":
+		return bad("no base is given")
+	case c.Data == "":
+		return bad("no data is given")
+	case c.Output == "":
+		return bad("no output folder is given")
+	case c.Context < 2:
+		return bad("context is %d: a sequence needs two tokens", c.Context)
+	case c.Batch < 1 || c.Accumulate < 1:
+		return bad("batch is %d and accumulate %d: both must be at least 1", c.Batch, c.Accumulate)
+	case c.Steps < 0 || c.Steps == 0 && !(c.Epochs > 0 && c.Epochs < 1e9):
+		return bad("steps is %d and epochs %v: one of them must be positive", c.Steps, c.Epochs)
+	case !(c.LR >= 0) || math.IsInf(c.LR, 0):
+		return bad("lr is %v", c.LR)
+	case !(c.Warmup >= 0) || c.Warmup > 1 && c.Warmup != math.Trunc(c.Warmup):
+		return bad("warmup is %v: it is a number of steps, or a part of them below 1", c.Warmup)
+	case !(c.ClipNorm >= 0):
+		return bad("clip_norm is %v", c.ClipNorm)
+	case !(c.HeldOutPart >= 0 && c.HeldOutPart < 1):
+		return bad("held_out_part is %v: it must be below 1", c.HeldOutPart)
+	case c.EvalEvery < 0 || c.EvalLimit < 0 || c.SaveEvery < 0:
+		return bad("eval_every is %d, eval_limit %d and save_every %d: none may be negative", c.EvalEvery, c.EvalLimit, c.SaveEvery)
+	case !(c.Adapter.Dropout >= 0 && c.Adapter.Dropout < 1):
+		return bad("dropout is %v: it must be below 1", c.Adapter.Dropout)
+	case c.Adapter.From != "":
+	case c.Adapter.Rank < 1:
+		return bad("rank is %d", c.Adapter.Rank)
+	case !(c.Adapter.Alpha > 0) || math.IsInf(c.Adapter.Alpha, 0):
+		return bad("alpha is %v", c.Adapter.Alpha)
+	case len(c.Adapter.Targets) == 0:
+		return bad("no target modules are given")
+	}
+	return nil
+}
+
+// scale is what B·A is multiplied by.
+func (a *AdapterConfig) scale() float64 {
+	if a.RSLoRA {
+		return a.Alpha / math.Sqrt(float64(a.Rank))
+	}
+	return a.Alpha / float64(a.Rank)
+}
+
+// steps is the number of optimizer steps over n sequences.
+func (c *Config) steps(n int) int {
+	if c.Steps > 0 {
+		return c.Steps
+	}
+	per := c.Batch * c.Accumulate
+	return max(1, (c.sequences(n)+per-1)/per)
+}
+
+// sequences is the number of sequences that are trained on when epochs count.
+func (c *Config) sequences(n int) int {
+	return max(1, int(math.Ceil(c.Epochs*float64(n))))
+}
+
+// schedule is the learning rate over that many steps.
+func (c *Config) schedule(steps int) (optim.Schedule, optim.ScheduleSettings, error) {
+	s := c.Schedule
+	s.Total = steps
+	s.Warmup = int(c.Warmup)
+	if c.Warmup < 1 {
+		s.Warmup = int(math.Ceil(c.Warmup * float64(steps)))
+	}
+	f, err := optim.NewSchedule(s, c.LR)
+	return f, s, err
+}
+
+// differs lists the settings in which a and b would not make the same run, by their
+// YAML names. Files are compared by their digests elsewhere.
+func differs(a, b Config) []string {
+	for _, c := range []*Config{&a, &b} {
+		c.Base, c.Data, c.HeldOut, c.Output, c.Adapter.From = "", "", "", "", ""
+		c.Threads, c.KeepLayers, c.HeadMemory, c.SaveEvery = 0, 0, 0, 0
+	}
+	x, y := flatten(a), flatten(b)
+	names := map[string]bool{}
+	for k, v := range x {
+		if w, ok := y[k]; !ok || v != w {
+			names[k] = true
+		}
+	}
+	for k := range y {
+		if _, ok := x[k]; !ok {
+			names[k] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// flatten gives the settings of c as text by their dotted YAML names.
+func flatten(c Config) map[string]string {
+	var n yaml.Node
+	if err := n.Encode(c); err != nil {
+		panic(err) // a Config holds nothing that cannot be written
+	}
+	out := map[string]string{}
+	var walk func(prefix string, n *yaml.Node)
+	walk = func(prefix string, n *yaml.Node) {
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			name := prefix + n.Content[i].Value
+			switch v := n.Content[i+1]; v.Kind {
+			case yaml.MappingNode:
+				walk(name+".", v)
+			case yaml.SequenceNode:
+				for j, e := range v.Content {
+					if j > 0 {
+						out[name] += ","
+					}
+					out[name] += e.Value
+				}
+			default:
+				out[name] = v.Value
+			}
+		}
+	}
+	walk("", &n)
+	return out
+}

@@ -1,0 +1,397 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/graft-lora/graft/internal/atomicfile"
+	"github.com/graft-lora/graft/train/data"
+	"github.com/graft-lora/graft/train/model"
+	"github.com/graft-lora/graft/train/optim"
+	"go.yaml.in/yaml/v3"
+)
+
+// Names of the files in a run's folder.
+const (
+	ConfigFile = "run.yaml"     // the settings, to run it again
+	LogFile    = "log.jsonl"    // a [LogLine] for each step and evaluation
+	RecordFile = "run.json"     // the [Record], written last
+	CurveFile  = "loss.svg"     // the loss over the steps
+	GGUFFile   = "adapter.gguf" // the adapter, beside PEFT's two files
+)
+
+// Mode says what Run does with a folder that holds a run already.
+type Mode int
+
+// Ways to begin.
+const (
+	Fresh   Mode = iota // the folder must hold no run
+	Replace             // what an earlier run left there is removed
+	Resume              // go on from the newest whole checkpoint, or begin if there is none yet
+)
+
+// Progress is told to a person while a run goes on.
+type Progress struct {
+	Phase           string // "reading", "evaluating", "training", "saving"
+	Done, Total     int    // of the phase: steps, or sequences
+	Loss            float64
+	Smooth          float64 // moving average of the loss
+	LR              float64
+	GradNorm        float64
+	TokensPerSecond float64 // over the latest steps
+	Elapsed, Left   time.Duration
+	RSS, Peak       int64       // resident memory, bytes
+	Eval            *EvalResult // the latest evaluation
+	Note            string      // something to be told once, else ""
+}
+
+// Result is what a run came to.
+type Result struct {
+	Steps           int          `json:"steps"`
+	Sequences       int          `json:"sequences"` // trained on, repetitions counted
+	Tokens          int64        `json:"tokens"`
+	Trained         int64        `json:"trained_tokens"`
+	Loss            float64      `json:"loss"`        // of the last step
+	Smooth          float64      `json:"smooth_loss"` // moving average at the end
+	EvalFirst       *EvalResult  `json:"eval_first,omitempty"`
+	EvalLast        *EvalResult  `json:"eval_last,omitempty"`
+	Parameters      int64        `json:"parameters"` // trained numbers
+	Seconds         float64      `json:"seconds"`    // of this process
+	TokensPerSecond float64      `json:"tokens_per_second"`
+	PeakRSS         int64        `json:"peak_rss"`
+	Files           []FileDigest `json:"files"` // the adapter in its forms
+}
+
+// runner is a run under way.
+type runner struct {
+	cfg      Config
+	base     *Base
+	set      *data.Set
+	train    []data.Sample
+	held     []data.Sample
+	heldAll  int // before EvalLimit
+	inputs   map[string][]FileDigest
+	samples  string // digest of train and held
+	lora     *lora
+	opt      optim.Optimizer
+	rate     optim.Schedule
+	schedule optim.ScheduleSettings
+	steps    int
+	state    state
+	log      *runLog
+	order    []int // of the epoch
+	epoch    int   // that order is of; -1 before the first
+	t0       time.Time
+	pace     float64 // tokens per second, moving average
+	perStep  float64 // seconds per step, moving average
+	told     func(Progress)
+}
+
+// Run trains an adapter and writes it, with a log and a record of the run, into
+// c.Output. progress, if not nil, is called from this goroutine about what goes on.
+//
+// The adapter and the log (but for the timing in it) are functions of the files and
+// the settings: not of threads, memory or kernel tier, nor of interruptions. When ctx
+// ends, the run saves a checkpoint and returns the context's error; after a kill,
+// Resume goes on from the last checkpoint.
+func Run(ctx context.Context, c Config, mode Mode, progress func(Progress)) (Result, error) {
+	if err := c.Check(); err != nil {
+		return Result{}, err
+	}
+	if progress == nil {
+		progress = func(Progress) {}
+	}
+	from, err := begin(&c, mode, progress)
+	if err != nil {
+		return Result{}, err
+	}
+	base, err := OpenBase(c.Base, model.Options{Threads: c.Threads, KeepLayers: c.KeepLayers, HeadMemory: c.HeadMemory, Context: c.Context})
+	if err != nil {
+		return Result{}, err
+	}
+	defer base.Close()
+	r := &runner{cfg: c, base: base, told: progress, epoch: -1, t0: time.Now(), inputs: map[string][]FileDigest{}}
+	if err := r.read(); err != nil {
+		return Result{}, err
+	}
+	return r.run(ctx, from)
+}
+
+// ResumeConfig gives the settings that the run in dir was begun with, whose Output is dir.
+func ResumeConfig(dir string) (Config, error) {
+	c, err := LoadConfig(filepath.Join(dir, ConfigFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%s holds no run to resume: %w", dir, err)
+	}
+	c.Output = dir
+	return c, err
+}
+
+// begin looks at the output folder: what to go on from, or an empty folder.
+func begin(c *Config, mode Mode, told func(Progress)) (*state, error) {
+	config := filepath.Join(c.Output, ConfigFile)
+	_, err := os.Stat(config)
+	there := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if there && mode == Fresh {
+		return nil, fmt.Errorf("%s holds a run already: resume it, or replace it: %w", c.Output, fs.ErrExist)
+	}
+	if mode == Resume {
+		if !there {
+			return nil, fmt.Errorf("%s holds no run to resume: %w", c.Output, fs.ErrNotExist)
+		}
+		s, damaged, err := latest(c.Output)
+		for _, d := range damaged {
+			told(Progress{Phase: "reading", Note: d + " is damaged and passed over"})
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil // killed before its first checkpoint: begin again
+		}
+		if err != nil {
+			return nil, err
+		}
+		if names := differs(s.Config, *c); len(names) > 0 {
+			return nil, fmt.Errorf("%s was begun with other settings, which cannot change on the way: %v", c.Output, names)
+		}
+		return s, nil
+	}
+	if err := os.MkdirAll(c.Output, 0o777); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"checkpoints", LogFile, RecordFile, CurveFile, GGUFFile, "adapter_config.json", "adapter_model.safetensors"} {
+		path := filepath.Join(c.Output, name)
+		if _, err := os.Stat(path); err == nil && mode != Replace {
+			return nil, fmt.Errorf("%s is there already: %w", path, fs.ErrExist)
+		}
+		if err := os.RemoveAll(path); err != nil {
+			return nil, err
+		}
+	}
+	b, err := yaml.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	return nil, atomicfile.WriteFile(config, b, true)
+}
+
+// read makes the samples, and the digests of all that goes in.
+func (r *runner) read() error {
+	c := &r.cfg
+	r.told(Progress{Phase: "reading"})
+	var err error
+	if r.inputs["base"], err = digestFiles(r.base.files()...); err != nil {
+		return err
+	}
+	if r.inputs["data"], err = digestFiles(c.Data); err != nil {
+		return err
+	}
+	enc := r.base.Encoder(c.Context, c.Samples)
+	if r.set, err = enc.Read(c.Data, c.Fields); err != nil {
+		return err
+	}
+	r.train = r.set.Samples
+	switch {
+	case c.HeldOut != "":
+		if r.inputs["held_out"], err = digestFiles(c.HeldOut); err != nil {
+			return err
+		}
+		held, err := enc.Read(c.HeldOut, c.Fields)
+		if err != nil {
+			return err
+		}
+		r.held = held.Samples
+	case c.HeldOutPart > 0:
+		r.train, r.held = data.Split(r.train, c.HeldOutPart, c.Seed)
+	}
+	return nil
+}
+
+// run trains, from a checkpoint or from the beginning, and writes what came of it.
+func (r *runner) run(ctx context.Context, from *state) (Result, error) {
+	if err := r.prepare(from); err != nil {
+		return Result{}, err
+	}
+	defer r.log.Close()
+	if err := r.loop(ctx); err != nil {
+		if ctx.Err() != nil && r.opt != nil {
+			// Interrupted: nothing of the steps made is lost.
+			if serr := r.save(); serr != nil {
+				return Result{}, errors.Join(err, serr)
+			}
+		}
+		return Result{}, err
+	}
+	return r.finish()
+}
+
+// prepare makes the adapter, the optimizer and the schedule, and goes to where the
+// run is to go on.
+func (r *runner) prepare(from *state) (err error) {
+	c := &r.cfg
+	if len(r.train) == 0 {
+		return fmt.Errorf("%s: nothing is left to train on", c.Data)
+	}
+	r.samples = data.Digest(r.train) + "+" + data.Digest(r.held)
+	r.heldAll = len(r.held)
+	if c.EvalLimit > 0 && len(r.held) > c.EvalLimit {
+		r.held = r.held[:c.EvalLimit]
+	}
+	r.steps = c.steps(len(r.train))
+	if r.rate, r.schedule, err = c.schedule(r.steps); err != nil {
+		return err
+	}
+	if r.lora == nil {
+		if r.lora, err = newLoRA(r.base.Model, &c.Adapter, c.Seed); err != nil {
+			return err
+		}
+	}
+	if r.opt, err = optim.New(c.Optimizer, r.lora.params); err != nil {
+		return err
+	}
+	r.state = state{Config: *c, Samples: r.samples, Inputs: map[string]string{}, EvalDue: len(r.held) > 0}
+	for role, files := range r.inputs {
+		r.state.Inputs[role] = digestOf(files)
+	}
+	if from != nil {
+		for role, d := range r.state.Inputs {
+			if from.Inputs[role] != d {
+				return fmt.Errorf("%s: the %s is not the one that the run was begun with", c.Output, role)
+			}
+		}
+		if from.Samples != r.samples {
+			return fmt.Errorf("%s: the tokens of the data are not those that the run was begun with", c.Output)
+		}
+		if err := from.restore(r.lora.params, r.opt); err != nil {
+			return err
+		}
+		r.lora.sync()
+		from.Config, from.Inputs = r.state.Config, r.state.Inputs
+		r.state = *from
+	}
+	r.log, err = openLog(filepath.Join(c.Output, LogFile), r.state.LogSize)
+	return err
+}
+
+// next takes the samples of the next step.
+func (r *runner) next() []data.Sample {
+	n := len(r.train)
+	take := r.cfg.Batch * r.cfg.Accumulate
+	if r.cfg.Steps == 0 {
+		take = min(take, r.cfg.sequences(n)-r.state.Sequences)
+	}
+	var samples []data.Sample
+	for i := range take {
+		at := r.state.Sequences + i
+		if at/n != r.epoch {
+			r.epoch = at / n
+			r.order = data.Order(n, r.cfg.Shuffle, r.cfg.Seed, r.epoch)
+		}
+		samples = append(samples, r.train[r.order[at%n]])
+	}
+	return samples
+}
+
+// loop goes from the present step to the last. Whatever is due after a step is part
+// of the state, so that the loop can be left and entered again at any point.
+func (r *runner) loop(ctx context.Context) error {
+	s, c := &r.state, &r.cfg
+	saved := s.Step
+	for {
+		if s.EvalDue {
+			if err := r.evaluate(ctx); err != nil {
+				return err
+			}
+			s.EvalDue = false
+		}
+		last := s.Step == r.steps
+		if s.Step > saved && (last || c.SaveEvery > 0 && s.Step%c.SaveEvery == 0) {
+			if err := r.save(); err != nil {
+				return err
+			}
+			saved = s.Step
+		}
+		if last {
+			return nil
+		}
+		begun := time.Now()
+		samples := r.next()
+		lr := r.rate(s.Step)
+		got, err := r.lora.step(ctx, r.base.Model, r.opt, samples, c, s.Step, lr)
+		if err != nil {
+			return err
+		}
+		s.Step++
+		s.Sequences += len(samples)
+		s.Trained += int64(got.trained)
+		s.Tokens += int64(got.tokens)
+		s.Loss = got.loss
+		s.smooth(got.loss)
+		s.EvalDue = len(r.held) > 0 && (s.Step == r.steps || c.EvalEvery > 0 && s.Step%c.EvalEvery == 0)
+		took := time.Since(begun).Seconds()
+		speed := float64(got.tokens) / took
+		r.pace, r.perStep = average(r.pace, speed), average(r.perStep, took)
+		err = r.log.write(LogLine{Step: s.Step, Epoch: float64(s.Sequences) / float64(len(r.train)), Loss: got.loss, LR: &lr,
+			GradNorm: got.norm, Trained: got.trained, Tokens: got.tokens}, speed)
+		if err != nil {
+			return err
+		}
+		r.tell(Progress{Phase: "training", Done: s.Step, Total: r.steps, LR: lr, GradNorm: got.norm,
+			Left: time.Duration(float64(r.steps-s.Step) * r.perStep * float64(time.Second))})
+	}
+}
+
+// average is a moving average that begins with its first value.
+func average(old, x float64) float64 {
+	if old == 0 {
+		return x
+	}
+	return old + 0.2*(x-old)
+}
+
+// smooth keeps the moving average of the loss.
+func (s *state) smooth(loss float64) {
+	if s.Step == 1 {
+		s.Smooth = loss
+		return
+	}
+	s.Smooth += float64(0.1 * (loss - s.Smooth))
+}
+
+// evaluate finds the loss on what was held out.
+func (r *runner) evaluate(ctx context.Context) error {
+	res, err := Evaluate(ctx, r.base.Model, r.held, r.cfg.Batch*r.cfg.Context, func(done int) {
+		r.tell(Progress{Phase: "evaluating", Done: done, Total: len(r.held)})
+	}, model.Scaled{Adapter: r.lora.adapter, Weight: 1})
+	if err != nil {
+		return err
+	}
+	r.state.EvalLast = &res
+	if r.state.EvalFirst == nil {
+		r.state.EvalFirst = &res
+	}
+	return r.log.write(LogLine{Step: r.state.Step, Eval: &res}, 0)
+}
+
+// save writes a checkpoint of the present step.
+func (r *runner) save() error {
+	r.tell(Progress{Phase: "saving", Done: r.state.Step, Total: r.steps})
+	if err := r.log.sync(); err != nil {
+		return err
+	}
+	r.state.LogSize = r.log.size
+	return r.state.save(r.cfg.Output, r.lora.params, r.opt)
+}
+
+func (r *runner) tell(p Progress) {
+	m := memory()
+	p.Loss, p.Smooth, p.Eval = r.state.Loss, r.state.Smooth, r.state.EvalLast
+	p.TokensPerSecond, p.Elapsed, p.RSS, p.Peak = r.pace, time.Since(r.t0), m.rss, m.peak
+	r.told(p)
+}

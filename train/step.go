@@ -1,0 +1,115 @@
+package train
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/graft-lora/graft/train/data"
+	"github.com/graft-lora/graft/train/model"
+	"github.com/graft-lora/graft/train/optim"
+)
+
+// batchOf lays samples end to end. The packed documents of a sample are sequences of
+// their own.
+func batchOf(samples []data.Sample) *model.Batch {
+	b := &model.Batch{}
+	var labels []int32
+	for _, s := range samples {
+		b.IDs = append(b.IDs, s.IDs...)
+		labels = append(labels, s.Labels()...)
+		from := 0
+		for _, d := range s.Docs[min(1, len(s.Docs)):] {
+			b.Lens = append(b.Lens, d-from)
+			from = d
+		}
+		b.Lens = append(b.Lens, len(s.IDs)-from)
+	}
+	b.Targets = model.ShiftLabels(labels, b.Lens)
+	return b
+}
+
+// passes divides samples, in order, into groups of up to limit tokens, or one sample.
+// The model gives a group's gradient as the sum of its sequences' in order, so the
+// division changes nothing but speed and memory.
+func passes(samples []data.Sample, limit int) (groups [][]data.Sample) {
+	from, tokens := 0, 0
+	for i, s := range samples {
+		if i > from && tokens+len(s.IDs) > limit {
+			groups = append(groups, samples[from:i])
+			from, tokens = i, 0
+		}
+		tokens += len(s.IDs)
+	}
+	if from < len(samples) {
+		groups = append(groups, samples[from:])
+	}
+	return groups
+}
+
+// stepResult is what one optimizer step found.
+type stepResult struct {
+	loss            float64
+	norm            float64
+	trained, tokens int
+}
+
+// step makes one optimizer step on samples: the loss is the sum over their trained
+// tokens divided by the number of these, however they are divided into passes.
+func (l *lora) step(ctx context.Context, m *model.Model, opt optim.Optimizer, samples []data.Sample, c *Config, step int, lr float64) (stepResult, error) {
+	var r stepResult
+	l.grads.Zero()
+	sum := 0.0
+	for i, group := range passes(samples, c.Batch*c.Context) {
+		if err := ctx.Err(); err != nil {
+			return r, err
+		}
+		b := batchOf(group)
+		b.Dropout = model.Dropout{P: float32(c.Adapter.Dropout), Seed: c.Seed, Step: uint64(step)<<20 + uint64(i)}
+		loss, err := m.LossAndGrad(b, l.adapter, l.grads)
+		if err != nil {
+			return r, err
+		}
+		sum += loss.Sum
+		r.trained += loss.Tokens
+		r.tokens += len(b.IDs)
+	}
+	if r.trained == 0 {
+		return r, fmt.Errorf("train: step %d has no token to train on: %s", step+1, describe(samples))
+	}
+	r.loss = sum / float64(r.trained)
+	mean := float32(1 / float64(r.trained))
+	for i := range l.params {
+		g := l.params[i].Grad
+		for j := range g {
+			g[j] *= mean
+		}
+	}
+	if c.ClipNorm > 0 {
+		r.norm = optim.ClipNorm(l.params, c.ClipNorm, 2)
+	} else {
+		r.norm = optim.Norm(l.params, 2)
+	}
+	if !finite(r.loss) || !finite(r.norm) {
+		return r, fmt.Errorf("train: step %d: the loss is %v and the gradient's norm %v: the rate is too high, or the data (%s) is at fault", step+1, r.loss, r.norm, describe(samples))
+	}
+	opt.Step(lr)
+	l.sync()
+	return r, nil
+}
+
+func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+
+// describe says where samples come from.
+func describe(samples []data.Sample) string {
+	s := samples[0].Path
+	for i, x := range samples {
+		for _, l := range x.Lines {
+			s += fmt.Sprintf(":%d", l)
+		}
+		if i == 7 {
+			return s + " …"
+		}
+	}
+	return s
+}
