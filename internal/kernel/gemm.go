@@ -1,16 +1,5 @@
 package kernel
 
-// Weights is a frozen matrix of float32 values, rows (outputs) by cols (inputs),
-// that may be held in any form. Its methods may be called from several goroutines
-// at once.
-type Weights interface {
-	// Dims gives the numbers of rows and columns.
-	Dims() (rows, cols int)
-	// DecodeRows fills dst, whose length is a multiple of cols, with the rows from
-	// row on. It must not keep dst.
-	DecodeRows(dst []float32, row int)
-}
-
 // GemmNT is c[m, n] = a[m, k]·b[n, k]ᵀ, added to c when acc is set.
 func GemmNT(p *Pool, c, a, b Mat, acc bool) {
 	if c.Rows != a.Rows || c.Cols != b.Rows || a.Cols != b.Cols {

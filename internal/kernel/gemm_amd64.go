@@ -42,14 +42,38 @@ func ytile2x16(t *tile)
 func ytile1x16(t *tile)
 
 //go:noescape
+func copy32(dst, src []float32, stride, k int)
+
+//go:noescape
+func copy16(dst, src []float32, stride, k int)
+
+//go:noescape
+func copy12(dst, src []float32, stride, k int)
+
+//go:noescape
+func copy6(dst, src []float32, stride, k int)
+
+//go:noescape
+func turn12(dst, src []float32, stride, quads int)
+
+//go:noescape
+func turn6(dst, src []float32, stride, quads int)
+
+//go:noescape
 func turn16x32(dst, src []float32, stride, quads int)
 
 //go:noescape
 func turn8x16(dst, src []float32, stride, quads int)
 
 var (
-	avx512Tiles = tiles{width: 32, run: runAVX512, narrow: 16, turn: turn16x32, group: 16}
-	avx2Tiles   = tiles{width: 16, run: runAVX2, turn: turn8x16, group: 8}
+	avx512Tiles = tiles{
+		width: 32, narrow: 16, height: 12, group: 16, run: runAVX512,
+		turn: turn16x32, copy: copy32, turnLeft: turn12, copyLeft: copy12,
+	}
+	avx2Tiles = tiles{
+		width: 16, height: 6, group: 8, run: runAVX2,
+		turn: turn8x16, copy: copy16, turnLeft: turn6, copyLeft: copy6,
+	}
 )
 
 func currentTiles() *tiles {

@@ -182,3 +182,82 @@ loop:
 	JNZ         loop
 	VZEROUPPER
 	RET
+
+// func turn6(dst, src []float32, stride, quads int)
+//
+// As turn8x16, for 6 rows whose transpose has no gaps: each store of 8 elements is
+// overwritten from its seventh on by the next.
+TEXT ·turn6(SB), NOSPLIT, $0-64
+	MOVQ dst_base+0(FP), DI
+	MOVQ src_base+24(FP), SI
+	MOVQ stride+48(FP), R9
+	MOVQ quads+56(FP), CX
+	SHLQ $2, R9
+	LEAQ (R9)(R9*2), R12
+	LEAQ (SI)(R9*4), R13
+
+loop:
+	VMOVUPS     (SI), X0
+	VMOVUPS     (SI)(R9*1), X1
+	VMOVUPS     (SI)(R9*2), X2
+	VMOVUPS     (SI)(R12*1), X3
+	VINSERTF128 $1, (R13), Y0, Y0
+	VINSERTF128 $1, (R13)(R9*1), Y1, Y1
+	VUNPCKLPS   Y1, Y0, Y4
+	VUNPCKHPS   Y1, Y0, Y5
+	VUNPCKLPS   Y3, Y2, Y6
+	VUNPCKHPS   Y3, Y2, Y7
+	VUNPCKLPD   Y6, Y4, Y0
+	VUNPCKHPD   Y6, Y4, Y1
+	VUNPCKLPD   Y7, Y5, Y2
+	VUNPCKHPD   Y7, Y5, Y3
+	VMOVUPS     Y0, (DI)
+	VMOVUPS     Y1, 24(DI)
+	VMOVUPS     Y2, 48(DI)
+	VMOVUPS     Y3, 72(DI)
+	ADDQ        $96, DI
+	ADDQ        $16, SI
+	ADDQ        $16, R13
+	DECQ        CX
+	JNZ         loop
+	VZEROUPPER
+	RET
+
+// func copy6(dst, src []float32, stride, k int)
+TEXT ·copy6(SB), NOSPLIT, $0-64
+	MOVQ dst_base+0(FP), DI
+	MOVQ src_base+24(FP), SI
+	MOVQ stride+48(FP), R9
+	MOVQ k+56(FP), CX
+	SHLQ $2, R9
+
+loop:
+	VMOVUPS (SI), X0
+	MOVQ    16(SI), AX
+	VMOVUPS X0, (DI)
+	MOVQ    AX, 16(DI)
+	ADDQ    $24, DI
+	ADDQ    R9, SI
+	DECQ    CX
+	JNZ     loop
+	RET
+
+// func copy16(dst, src []float32, stride, k int)
+TEXT ·copy16(SB), NOSPLIT, $0-64
+	MOVQ dst_base+0(FP), DI
+	MOVQ src_base+24(FP), SI
+	MOVQ stride+48(FP), R9
+	MOVQ k+56(FP), CX
+	SHLQ $2, R9
+
+loop:
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	ADDQ    $64, DI
+	ADDQ    R9, SI
+	DECQ    CX
+	JNZ     loop
+	VZEROUPPER
+	RET

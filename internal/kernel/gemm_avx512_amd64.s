@@ -105,6 +105,19 @@
 	VMOVUPS C, (P)(R8*2);   \
 	VMOVUPS D, (P)(R15*1)
 
+// AHEAD asks for the lines of c of the next 12 rows, which the next tile will load or
+// store to, while this one works. R15 is 3·ldc again afterwards.
+#define AHEAD4(P) \
+	PREFETCHT0 (P);             \
+	PREFETCHT0 64(P);           \
+	PREFETCHT0 (P)(R8*1);       \
+	PREFETCHT0 64(P)(R8*1);     \
+	PREFETCHT0 (P)(R8*2);       \
+	PREFETCHT0 64(P)(R8*2);     \
+	PREFETCHT0 (P)(R15*1);      \
+	PREFETCHT0 64(P)(R15*1);    \
+	LEAQ (P)(R8*4), P
+
 // func tile12x32(t *tile)
 TEXT ·tile12x32(SB), NOSPLIT, $0-8
 	ARGS
@@ -112,7 +125,7 @@ TEXT ·tile12x32(SB), NOSPLIT, $0-8
 	LOAD4(DX, Z8, Z9, Z10, Z11, Z12, Z13, Z14, Z15)
 	LOAD4(AX, Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23)
 	LOAD4(BX, Z24, Z25, Z26, Z27, Z28, Z29, Z30, Z31)
-	JMP   loop
+	JMP   start
 
 zero:
 	ZERO4(Z8, Z9, Z10, Z11)
@@ -121,6 +134,12 @@ zero:
 	ZERO4(Z20, Z21, Z22, Z23)
 	ZERO4(Z24, Z25, Z26, Z27)
 	ZERO4(Z28, Z29, Z30, Z31)
+
+start:
+	LEAQ (BX)(R8*4), BX
+	AHEAD4(BX)
+	AHEAD4(BX)
+	AHEAD4(BX)
 	PCALIGN $32
 
 loop:
@@ -132,6 +151,7 @@ loop:
 	JNZ   loop
 	STORE4(DX, Z8, Z9, Z10, Z11, Z12, Z13, Z14, Z15)
 	STORE4(AX, Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23)
+	LEAQ  (DX)(R8*8), BX
 	STORE4(BX, Z24, Z25, Z26, Z27, Z28, Z29, Z30, Z31)
 	VZEROUPPER
 	RET
@@ -345,5 +365,93 @@ loop:
 	ADDQ         $16, R15
 	DECQ         CX
 	JNZ          loop
+	VZEROUPPER
+	RET
+
+// func turn12(dst, src []float32, stride, quads int)
+//
+// As turn16x32, for 12 rows whose transpose has no gaps: each store of 16 elements is
+// overwritten from its thirteenth on by the next.
+TEXT ·turn12(SB), NOSPLIT, $0-64
+	MOVQ dst_base+0(FP), DI
+	MOVQ src_base+24(FP), SI
+	MOVQ stride+48(FP), R9
+	MOVQ quads+56(FP), CX
+	SHLQ $2, R9
+	LEAQ (R9)(R9*2), R12
+	LEAQ (SI)(R9*4), R13
+	LEAQ (SI)(R9*8), R14
+
+loop:
+	VMOVUPS      (SI), X0
+	VMOVUPS      (SI)(R9*1), X1
+	VMOVUPS      (SI)(R9*2), X2
+	VMOVUPS      (SI)(R12*1), X3
+	VINSERTF32X4 $1, (R13), Z0, Z0
+	VINSERTF32X4 $1, (R13)(R9*1), Z1, Z1
+	VINSERTF32X4 $1, (R13)(R9*2), Z2, Z2
+	VINSERTF32X4 $1, (R13)(R12*1), Z3, Z3
+	VINSERTF32X4 $2, (R14), Z0, Z0
+	VINSERTF32X4 $2, (R14)(R9*1), Z1, Z1
+	VINSERTF32X4 $2, (R14)(R9*2), Z2, Z2
+	VINSERTF32X4 $2, (R14)(R12*1), Z3, Z3
+	VUNPCKLPS    Z1, Z0, Z4
+	VUNPCKHPS    Z1, Z0, Z5
+	VUNPCKLPS    Z3, Z2, Z6
+	VUNPCKHPS    Z3, Z2, Z7
+	VUNPCKLPD    Z6, Z4, Z0
+	VUNPCKHPD    Z6, Z4, Z1
+	VUNPCKLPD    Z7, Z5, Z2
+	VUNPCKHPD    Z7, Z5, Z3
+	VMOVUPS      Z0, (DI)
+	VMOVUPS      Z1, 48(DI)
+	VMOVUPS      Z2, 96(DI)
+	VMOVUPS      Z3, 144(DI)
+	ADDQ         $192, DI
+	ADDQ         $16, SI
+	ADDQ         $16, R13
+	ADDQ         $16, R14
+	DECQ         CX
+	JNZ          loop
+	VZEROUPPER
+	RET
+
+// func copy12(dst, src []float32, stride, k int)
+TEXT ·copy12(SB), NOSPLIT, $0-64
+	MOVQ  dst_base+0(FP), DI
+	MOVQ  src_base+24(FP), SI
+	MOVQ  stride+48(FP), R9
+	MOVQ  k+56(FP), CX
+	SHLQ  $2, R9
+	MOVL  $0xFFF, AX
+	KMOVW AX, K1
+
+loop:
+	VMOVUPS.Z (SI), K1, Z0
+	VMOVUPS Z0, K1, (DI)
+	ADDQ    $48, DI
+	ADDQ    R9, SI
+	DECQ    CX
+	JNZ     loop
+	VZEROUPPER
+	RET
+
+// func copy32(dst, src []float32, stride, k int)
+TEXT ·copy32(SB), NOSPLIT, $0-64
+	MOVQ dst_base+0(FP), DI
+	MOVQ src_base+24(FP), SI
+	MOVQ stride+48(FP), R9
+	MOVQ k+56(FP), CX
+	SHLQ $2, R9
+
+loop:
+	VMOVUPS (SI), Z0
+	VMOVUPS 64(SI), Z1
+	VMOVUPS Z0, (DI)
+	VMOVUPS Z1, 64(DI)
+	ADDQ    $128, DI
+	ADDQ    R9, SI
+	DECQ    CX
+	JNZ     loop
 	VZEROUPPER
 	RET

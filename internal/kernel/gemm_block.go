@@ -1,13 +1,41 @@
 package kernel
 
-// scratch is the memory that one worker keeps between products: at most k·(width+16)
-// float32s of the largest product so far, and for worker 0 the block that MulNN
-// shares (see sharedFloats).
+const (
+	// maxDepth is how far along k a panel is used before the next rows of c: a panel
+	// of that depth and the rows of a that meet it stay in the first-level cache.
+	maxDepth = 640
+	// maxRows is how many rows of a are packed at once, and stay in the second-level
+	// cache while panels pass by. A multiple of every tile's height.
+	maxRows = 96
+	// edgeRows is how many rows of a panel cut off by the matrix's edge go through
+	// the edge buffer at once, and the least that a job takes: a multiple of every
+	// tile's height.
+	edgeRows = 12
+	// sharedFloats bounds the block of the right-hand matrix that all workers use at
+	// once, 4 MiB; minPanels and minDepth are what it holds at least, whatever that
+	// takes, since each block costs a pass over the left matrix or over c.
+	sharedFloats = 1 << 20
+	minPanels    = 16
+	minDepth     = 64
+	// directPanels and directRows: up to so many panels, or below so many rows,
+	// packing the left matrix costs more than it brings, and each job packs the
+	// panel it needs for itself.
+	directPanels = 4
+	directRows   = 36
+	// smallProduct is the number of multiply-adds below which waking other workers
+	// costs more than they bring.
+	smallProduct = 1 << 18
+)
+
+// scratch is the memory that one worker keeps between products: a panel, decodeGroup
+// decoded rows, maxRows·maxDepth packed elements of the left matrix, and for worker 0
+// the shared block of the right-hand matrix, each as large as the largest product so
+// far needed.
 type scratch struct {
-	panel, rows, shared []float32
-	edge                []float32
-	t                   tile
-	own                 product // of a call without a pool
+	panel, rows, left, shared, edge []float32
+
+	t   tile
+	own product // of a call without a pool
 }
 
 // spare holds the scratch of calls without a pool.
@@ -21,23 +49,13 @@ func grow(buf *[]float32, n int) []float32 {
 	return (*buf)[:n]
 }
 
-const (
-	// maxDepth is how far along k a panel is used before the next rows of c: a panel
-	// of that depth and the rows of a that meet it stay in the first-level cache.
-	maxDepth = 320
-	// smallProduct is the number of multiply-adds below which waking other workers
-	// costs more than they bring.
-	smallProduct = 1 << 18
-	// directRows is the number of rows of c up to which copying a panel costs more
-	// than reading the right-hand matrix where it lies.
-	directRows = 16
-	// edgeRows is how many rows of a panel cut off by the matrix's edge go through
-	// the edge buffer at once: a multiple of every tile's height.
-	edgeRows = 12
-)
-
 // product is one call: c[m, n] (+)= a·b, with element (i, q) of a at i·ai + q·ak and
 // element (q, j) of b at q·bk + j·bj, or b from w.
+//
+// A large product goes block by block of b, of kn along k from k0 and of nn columns
+// from j0: all workers make its panels in shared, then each takes some rows, packs
+// them, and runs over all panels. A product with few rows or few panels goes
+// directly: each job makes one panel and runs over its rows of a where they lie.
 type product struct {
 	step func(g *product, i int, s *scratch) // job i
 	pool *Pool
@@ -50,13 +68,12 @@ type product struct {
 	m, n, k        int
 	acc            bool
 
-	panels    int // of ts.width columns
-	blocks    int // of rows, each blockRows
-	blockRows int
-	depth     int // of blocks of k, chosen equal
+	depth     int // of blocks of k within a job, chosen equal
+	blockRows int // direct: rows of a job, of which there are blocks
+	blocks    int
 
-	k0, kn int // MulNN: the rows of w that are decoded now
-	shared []float32
+	k0, kn, j0, nn int // the shared block
+	shared         []float32
 }
 
 // begin takes the pool, or scratch memory where there is none.
@@ -95,9 +112,8 @@ func (g *product) end() {
 	}
 }
 
-// shape sets the sizes and divides the work. The division depends on the number of
-// threads, the result does not. It is false when there is nothing to multiply, after
-// doing what is left to do.
+// shape sets the sizes. It is false when there is nothing to multiply, after doing
+// what is left to do.
 func (g *product) shape(m, n, k int) bool {
 	if m == 0 || n == 0 {
 		return false
@@ -109,23 +125,21 @@ func (g *product) shape(m, n, k int) bool {
 		return false
 	}
 	g.m, g.n, g.k = m, n, k
-	g.panels = (n + g.ts.width - 1) / g.ts.width
-	g.blocks, g.blockRows = 1, m
-	steps := (k + maxDepth - 1) / maxDepth
-	g.depth = (k + steps - 1) / steps
+	g.deepen(k)
 	return true
 }
 
-// divide cuts c into blocks of rows too, where it has few panels for its workers.
-func (g *product) divide() {
-	const minRows = 4 * edgeRows
-	want := (8*g.pool.Threads() + g.panels - 1) / g.panels
-	if g.pool.Threads() == 1 || want <= 1 {
-		return
-	}
-	h := max((g.m+want-1)/want, minRows)
-	g.blockRows = (h + edgeRows - 1) / edgeRows * edgeRows
-	g.blocks = (g.m + g.blockRows - 1) / g.blockRows
+// deepen chooses the depth for blocks of k elements.
+func (g *product) deepen(k int) {
+	steps := ceil(k, maxDepth)
+	g.depth = ceil(ceil(k, steps), 8) * 8
+}
+
+func ceil(a, b int) int { return (a + b - 1) / b }
+
+// direct says whether the product has too few rows or panels for packing both sides.
+func (g *product) direct() bool {
+	return g.m < directRows || ceil(g.n, g.ts.width) <= directPanels
 }
 
 // loop runs jobs 0 to n-1.
@@ -140,42 +154,113 @@ func (g *product) loop(n int, step func(g *product, i int, s *scratch)) {
 	g.pool.loop(n, g.pool.step)
 }
 
-// job gives the rows and columns of job i of panels·blocks.
+// rows computes rows r0 to r1 of the n columns from j0 over k elements from k0; b is
+// that part of the panel, or of b itself, with bk elements from row to row. left,
+// unless nil, has those rows of a packed, but for the last that fill no tile.
+func (g *product) rows(s *scratch, r0, r1, j0, n int, b []float32, bk, k0, k int, left []float32) {
+	t, width := &s.t, g.ts.width
+	t.b, t.bk, t.k = b, bk, k
+	t.load = g.acc || k0 > 0
+	cut := n != width && n != g.ts.narrow
+	for r := r0; r < r1; {
+		h := r1 - r
+		if left != nil && h >= g.ts.height {
+			h = g.ts.height
+			t.a, t.ai, t.ak = left, 1, h
+			left = left[h*k:]
+		} else {
+			if cut {
+				h = min(h, edgeRows)
+			}
+			t.a, t.ai, t.ak = g.a.Data[r*g.ai+k0*g.ak:], g.ai, g.ak
+		}
+		c, ldc := g.c.Data[r*g.c.Stride+j0:], g.c.Stride
+		if cut {
+			g.cut(s, c, h, n)
+		} else {
+			t.c, t.ldc = c, ldc
+			g.ts.run(t, h, n)
+		}
+		r += h
+	}
+}
+
+// cut runs a tile whose columns the edge of c cuts off, in a buffer.
+func (g *product) cut(s *scratch, c []float32, h, n int) {
+	t, width, ldc := &s.t, g.ts.width, g.c.Stride
+	edge := grow(&s.edge, edgeRows*width)
+	if t.load {
+		for i := range h {
+			copy(edge[i*width:i*width+n], c[i*ldc:])
+		}
+	}
+	t.c, t.ldc = edge, width
+	g.ts.run(t, h, n)
+	for i := range h {
+		copy(c[i*ldc:i*ldc+n], edge[i*width:])
+	}
+}
+
+// divide cuts c into blocks of rows for direct jobs, where it has few panels for its
+// workers. The division depends on the number of threads, the result does not.
+func (g *product) divide() (jobs int) {
+	panels := ceil(g.n, g.ts.width)
+	g.blocks, g.blockRows = 1, g.m
+	if want := ceil(8*g.pool.Threads(), panels); g.pool.Threads() > 1 && want > 1 {
+		g.blockRows = ceil(max(ceil(g.m, want), 4*edgeRows), edgeRows) * edgeRows
+		g.blocks = ceil(g.m, g.blockRows)
+	}
+	return panels * g.blocks
+}
+
+// job gives the rows and columns of direct job i.
 func (g *product) job(i int) (r0, r1, j0, n int) {
 	j0 = i / g.blocks * g.ts.width
 	r0 = i % g.blocks * g.blockRows
 	return r0, min(r0+g.blockRows, g.m), j0, min(g.ts.width, g.n-j0)
 }
 
-// rows computes rows r0 to r1 of the n columns from j0 over k elements from k0; b is
-// that part of the panel, or of b itself, with bk elements from row to row.
-func (g *product) rows(s *scratch, r0, r1, j0, n int, b []float32, bk, k0, k int) {
-	t, width := &s.t, g.ts.width
-	t.a, t.ai, t.ak = g.a.Data[r0*g.ai+k0*g.ak:], g.ai, g.ak
-	t.b, t.bk, t.k = b, bk, k
-	t.load = g.acc || k0 > 0
-	c, ldc := g.c.Data[r0*g.c.Stride+j0:], g.c.Stride
-	if n == width || n == g.ts.narrow {
-		t.c, t.ldc = c, ldc
-		g.ts.run(t, r1-r0, n)
-		return
+// share makes the shared block and multiplies by it: jobs calls of make fill it.
+func (g *product) share(j0, nn, k0, kn, jobs int, fill func(g *product, i int, s *scratch)) {
+	g.j0, g.nn, g.k0, g.kn = j0, nn, k0, kn
+	g.shared = grow(&g.s0.shared, ceil(nn, g.ts.width)*g.ts.width*kn)
+	g.deepen(kn)
+	g.loop(jobs, fill)
+	n, r := 0, 0
+	for r < g.m {
+		r += g.guided(r)
+		n++
 	}
-	edge := grow(&s.edge, edgeRows*width)
-	a := t.a
-	for h := r1 - r0; h > 0; h -= edgeRows {
-		e := min(h, edgeRows)
-		if t.load {
-			for i := range e {
-				copy(edge[i*width:i*width+n], c[i*ldc:])
+	g.loop(n, stepShared)
+}
+
+// guided is the number of rows of the job that begins at row r: fewer towards the
+// end, so that the workers finish together.
+func (g *product) guided(r int) int {
+	h := min(ceil(g.m-r, 2*g.pool.Threads()), maxRows)
+	return min(ceil(h, edgeRows)*edgeRows, g.m-r)
+}
+
+// stepShared multiplies some rows of a by the shared block.
+func stepShared(g *product, i int, s *scratch) {
+	r0 := 0
+	for range i {
+		r0 += g.guided(r0)
+	}
+	r1 := r0 + g.guided(r0)
+	width, height := g.ts.width, g.ts.height
+	for q := 0; q < g.kn; q += g.depth {
+		k := min(g.depth, g.kn-q)
+		var left []float32
+		if height > 0 {
+			left = grow(&s.left, maxRows*ceil(maxDepth, 8)*8+4)
+			for r := 0; r+height <= r1-r0; r += height {
+				g.ts.packLeft(left[r*k:], g.a.Data[(r0+r)*g.ai+(g.k0+q)*g.ak:], g.ai, g.ak, k)
 			}
 		}
-		t.a, t.c, t.ldc = a, edge, width
-		g.ts.run(t, e, n)
-		for i := range e {
-			copy(c[i*ldc:i*ldc+n], edge[i*width:])
-		}
-		if h > edgeRows {
-			c, a = c[edgeRows*ldc:], a[edgeRows*g.ai:]
+		for j := 0; j < g.nn; j += width {
+			panel := g.shared[j*g.kn+q*width:]
+			g.rows(s, r0, r1, g.j0+j, min(width, g.nn-j), panel, width, g.k0+q, k, left)
 		}
 	}
 }
@@ -188,29 +273,52 @@ func gemm(p *Pool, c, a, b Mat, ai, ak, bk, bj, k int, acc bool) {
 	g := begin(p)
 	defer g.end()
 	g.c, g.a, g.b, g.ai, g.ak, g.bk, g.bj, g.acc = c, a, b, ai, ak, bk, bj, acc
-	if g.shape(c.Rows, c.Cols, k) {
-		g.divide()
-		g.loop(g.panels*g.blocks, stepGemm)
+	if !g.shape(c.Rows, c.Cols, k) {
+		return
+	}
+	if g.direct() {
+		g.loop(g.divide(), stepGemm)
+		return
+	}
+	nn := min(g.n, sharedFloats/(4*maxDepth)/g.ts.width*g.ts.width)
+	kn := min(g.k, sharedFloats/nn)
+	for j0 := 0; j0 < g.n; j0 += nn {
+		for k0 := 0; k0 < g.k; k0 += kn {
+			n := min(nn, g.n-j0)
+			g.share(j0, n, k0, min(kn, g.k-k0), ceil(n, g.ts.width), stepPack)
+		}
 	}
 }
 
-// stepGemm packs a panel, a block of k at a time, and multiplies.
+// pack makes k elements from k0 of the panel of n columns from j0.
+func (g *product) pack(panel []float32, j0, n, k0, k int) {
+	if g.bj == 1 {
+		g.ts.packRows(panel, g.b.Data[k0*g.bk+j0:], g.bk, k, n)
+		return
+	}
+	g.ts.packCols(panel, 0, g.b.Data[j0*g.bj+k0:], g.bj, k, n)
+	g.ts.zeroCols(panel, k, n)
+}
+
+// stepPack packs a shared panel.
+func stepPack(g *product, i int, _ *scratch) {
+	j := i * g.ts.width
+	g.pack(g.shared[j*g.kn:], g.j0+j, min(g.ts.width, g.nn-j), g.k0, g.kn)
+}
+
+// stepGemm packs a panel, a block of k at a time, and multiplies. Where there are few
+// rows, a panel of rows is used where it lies.
 func stepGemm(g *product, i int, s *scratch) {
 	r0, r1, j0, n := g.job(i)
-	width := g.ts.width
 	for k0 := 0; k0 < g.k; k0 += g.depth {
 		k := min(g.depth, g.k-k0)
-		if g.bj == 1 && n == width && r1-r0 <= directRows {
-			g.rows(s, r0, r1, j0, n, g.b.Data[k0*g.bk+j0:], g.bk, k0, k)
-			continue
-		}
-		panel := grow(&s.panel, g.depth*width)[:k*width]
-		if g.bj == 1 {
-			packRows(panel, width, g.b.Data[k0*g.bk+j0:], g.bk, k, n)
+		b, bk := []float32(nil), g.ts.width
+		if g.bj == 1 && n == g.ts.width && r1-r0 <= 2*edgeRows {
+			b, bk = g.b.Data[k0*g.bk+j0:], g.bk
 		} else {
-			g.ts.packCols(panel, 0, g.b.Data[j0*g.bj+k0:], g.bj, k, n)
-			zeroCols(panel, width, k, n)
+			b = grow(&s.panel, g.depth*bk)
+			g.pack(b, j0, n, k0, k)
 		}
-		g.rows(s, r0, r1, j0, n, panel, width, k0, k)
+		g.rows(s, r0, r1, j0, n, b, bk, k0, k, nil)
 	}
 }

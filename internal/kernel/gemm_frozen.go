@@ -4,13 +4,19 @@ package kernel
 // fills whole cache lines.
 const decodeGroup = 16
 
-// sharedFloats bounds the decoded block of MulNN: 4 MiB, or 64 rows of w where those
-// are more.
-const sharedFloats = 1 << 20
+// Weights is a frozen matrix of float32 values, rows (outputs) by cols (inputs),
+// that may be held in any form. Its methods may be called from several goroutines
+// at once.
+type Weights interface {
+	// Dims gives the numbers of rows and columns.
+	Dims() (rows, cols int)
+	// DecodeRows fills dst, whose length is a multiple of cols, with the rows from
+	// row on. It must not keep dst.
+	DecodeRows(dst []float32, row int)
+}
 
 // MulNT is the forward product through frozen weights: y[T, out] = x[T, in]·wᵀ,
-// added to y when acc is set. Each row of w is decoded once, whatever T is: a worker
-// decodes the rows of one panel and uses them for all rows of x.
+// added to y when acc is set. Each row of w is decoded once, whatever T is.
 func MulNT(p *Pool, y, x Mat, w Weights, acc bool) {
 	out, in := w.Dims()
 	if y.Rows != x.Rows || y.Cols != out || x.Cols != in {
@@ -21,31 +27,52 @@ func MulNT(p *Pool, y, x Mat, w Weights, acc bool) {
 	g := begin(p)
 	defer g.end()
 	g.c, g.a, g.ai, g.ak, g.w, g.acc = y, x, x.Stride, 1, w, acc
-	if g.shape(x.Rows, out, in) {
-		g.loop(g.panels, stepNT)
+	if !g.shape(x.Rows, out, in) {
+		return
+	}
+	width := g.ts.width
+	if g.direct() {
+		g.loop(ceil(out, width), stepNT)
+		return
+	}
+	nn := max(sharedFloats/in/width, minPanels) * width
+	nn = ceil(ceil(out, ceil(out, nn)), width) * width
+	for j0 := 0; j0 < out; j0 += nn {
+		n := min(nn, out-j0)
+		g.share(j0, n, 0, in, ceil(n, width), stepDecodeNT)
 	}
 }
 
-// stepNT decodes the rows of w that make one panel of wᵀ and multiplies.
-func stepNT(g *product, i int, s *scratch) {
-	r0, r1, j0, n := g.job(i)
-	width := g.ts.width
-	panel := grow(&s.panel, g.k*width)
+// decode makes the panel of n columns from j0 of wᵀ.
+func (g *product) decode(s *scratch, panel []float32, j0, n int) {
 	rows := grow(&s.rows, decodeGroup*g.k)
 	for j := 0; j < n; j += decodeGroup {
 		h := min(decodeGroup, n-j)
 		g.w.DecodeRows(rows[:h*g.k], j0+j)
 		g.ts.packCols(panel, j, rows, g.k, g.k, h)
 	}
-	zeroCols(panel, width, g.k, n)
+	g.ts.zeroCols(panel, g.k, n)
+}
+
+// stepDecodeNT decodes a shared panel.
+func stepDecodeNT(g *product, i int, s *scratch) {
+	j := i * g.ts.width
+	g.decode(s, g.shared[j*g.kn:], g.j0+j, min(g.ts.width, g.nn-j))
+}
+
+// stepNT decodes a panel and multiplies all rows by it.
+func stepNT(g *product, i int, s *scratch) {
+	width := g.ts.width
+	panel := grow(&s.panel, g.k*width)
+	j0, n := i*width, min(width, g.n-i*width)
+	g.decode(s, panel, j0, n)
 	for k0 := 0; k0 < g.k; k0 += g.depth {
-		g.rows(s, r0, r1, j0, n, panel[k0*width:], width, k0, min(g.depth, g.k-k0))
+		g.rows(s, 0, g.m, j0, n, panel[k0*width:], width, k0, min(g.depth, g.k-k0), nil)
 	}
 }
 
 // MulNN is the backward product through frozen weights: dx[T, in] = dy[T, out]·w,
-// added to dx when acc is set. Each row of w is decoded once, whatever T is: all
-// workers decode a block of rows into shared panels, then all multiply.
+// added to dx when acc is set. Each row of w is decoded once, whatever T is.
 func MulNN(p *Pool, dx, dy Mat, w Weights, acc bool) {
 	out, in := w.Dims()
 	if dx.Rows != dy.Rows || dy.Cols != out || dx.Cols != in {
@@ -59,38 +86,22 @@ func MulNN(p *Pool, dx, dy Mat, w Weights, acc bool) {
 	if !g.shape(dy.Rows, in, out) {
 		return
 	}
-	g.divide()
-	across := g.panels * g.ts.width
-	most := max(sharedFloats/across, 64)
-	steps := (g.k + most - 1) / most
-	block := (g.k + steps - 1) / steps
-	g.shared = grow(&g.s0.shared, across*block)
-	for g.k0 = 0; g.k0 < g.k; g.k0 += block {
-		g.kn = min(block, g.k-g.k0)
-		g.loop((g.kn+decodeGroup-1)/decodeGroup, stepDecode)
-		g.loop(g.panels*g.blocks, stepNN)
+	kn := max(sharedFloats/in, minDepth)
+	kn = ceil(out, ceil(out, kn))
+	for k0 := 0; k0 < out; k0 += kn {
+		k := min(kn, out-k0)
+		g.share(0, in, k0, k, ceil(k, decodeGroup), stepDecodeNN)
 	}
 }
 
-// stepDecode decodes some rows of w and deals them out to the panels.
-func stepDecode(g *product, i int, s *scratch) {
+// stepDecodeNN decodes some rows of w and deals them out to the shared panels.
+func stepDecodeNN(g *product, i int, s *scratch) {
 	width := g.ts.width
 	q := i * decodeGroup
 	h := min(decodeGroup, g.kn-q)
-	rows := grow(&s.rows, h*g.n)
+	rows := grow(&s.rows, decodeGroup*g.n)[:h*g.n]
 	g.w.DecodeRows(rows, g.k0+q)
-	for j := range g.panels {
-		j0 := j * width
-		packRows(g.shared[(j*g.kn+q)*width:], width, rows[j0:], g.n, h, min(width, g.n-j0))
-	}
-}
-
-// stepNN multiplies by one shared panel.
-func stepNN(g *product, i int, s *scratch) {
-	r0, r1, j0, n := g.job(i)
-	width := g.ts.width
-	panel := g.shared[j0*g.kn : (j0+width)*g.kn]
-	for q := 0; q < g.kn; q += g.depth {
-		g.rows(s, r0, r1, j0, n, panel[q*width:], width, g.k0+q, min(g.depth, g.kn-q))
+	for j := 0; j < g.n; j += width {
+		g.ts.packRows(g.shared[j*g.kn+q*width:], rows[j:], g.n, h, min(width, g.n-j))
 	}
 }

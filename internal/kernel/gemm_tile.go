@@ -26,15 +26,19 @@ func (t *tile) drop(h int) {
 
 // tiles is the set of innermost kernels of a tier.
 type tiles struct {
-	width int // columns of a panel
-	// run does h rows of the panel's first n columns, and may do more columns than n
-	// when writing them is harmless: n is width or narrow.
-	run    func(t *tile, h, n int)
+	width  int // columns of a panel
 	narrow int // the other number of columns that run takes; 0 if none
+	height int // rows of the tallest tile; 0 if packing the left matrix brings nothing
+	group  int // columns that turn makes
+	// run does h rows of the panel's first n columns, n being width or narrow.
+	// Elsewhere n may be less, and then run writes up to width columns.
+	run func(t *tile, h, n int)
 	// turn writes the transpose of 4·quads columns of group rows of src, a row of
-	// group elements every width elements of dst.
-	turn  func(dst, src []float32, stride, quads int)
-	group int
+	// group elements every width elements of dst; copy copies k rows of width
+	// elements to rows that touch. The same for the left matrix, with height
+	// elements to the row; turnLeft may write 4 elements more.
+	turn, turnLeft func(dst, src []float32, stride, quads int)
+	copy, copyLeft func(dst, src []float32, stride, k int)
 }
 
 var genericTiles = tiles{width: 16, run: runGeneric}

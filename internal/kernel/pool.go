@@ -3,28 +3,48 @@ package kernel
 import (
 	"runtime"
 	"sync/atomic"
+	"time"
 )
 
 // Pool runs loops on a fixed number of goroutines, the caller's among them. It
 // serves one loop or one product at a time: it must not be used from two goroutines
 // at once, nor from inside a loop of its own (give products a nil pool there). Such
 // use panics.
+//
+// Waking a sleeping processor takes longer than many loops do, so that a worker
+// watches for the next loop during spinTime before it sleeps, where there is a
+// processor for each.
 type Pool struct {
 	threads int
-	wake    []chan struct{} // one for each goroutine beside the caller
-	done    chan struct{}
+	spins   bool      // there is a processor for each worker
+	helpers []*helper // beside the caller
 	busy    atomic.Bool
+	quit    atomic.Bool
 
-	// The loop that runs now: written before the workers are woken, read by them.
+	// The loop that runs now, written while no helper is inside. round counts loops.
 	f       func(i, worker int)
 	n       int64
+	round   atomic.Int64
 	next    atomic.Int64
-	left    atomic.Int64 // helpers that have not finished
 	failure atomic.Pointer[any]
+	state   atomic.Int64  // helpers inside, and the bits below
+	done    chan struct{} // where the last helper reports to a caller that sleeps
 
 	product product // the product that runs now, so that a call allocates nothing
 	scratch []*scratch
 	step    func(i, worker int)
+}
+
+const (
+	closed   = 1 << 32 // helpers may not enter the loop any more
+	sleeping = 1 << 33 // the caller waits on done
+	spinTime = 300 * time.Microsecond
+)
+
+// helper is a worker beside the caller.
+type helper struct {
+	asleep atomic.Bool
+	wake   chan struct{}
 }
 
 // NewPool makes a pool of that many threads; 0 or less means one for each processor
@@ -33,23 +53,15 @@ func NewPool(threads int) *Pool {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	p := &Pool{threads: threads, done: make(chan struct{}, 1)}
+	p := &Pool{threads: threads, spins: threads <= runtime.GOMAXPROCS(0), done: make(chan struct{}, 1)}
+	p.state.Store(closed)
 	p.step = func(i, worker int) { p.product.step(&p.product, i, p.scratch[worker]) }
-	for w := range threads {
+	p.scratch = append(p.scratch, new(scratch))
+	for w := 1; w < threads; w++ {
+		h := &helper{wake: make(chan struct{}, 1)}
+		p.helpers = append(p.helpers, h)
 		p.scratch = append(p.scratch, new(scratch))
-		if w == 0 {
-			continue
-		}
-		c := make(chan struct{}, 1)
-		p.wake = append(p.wake, c)
-		go func() {
-			for range c {
-				p.work(w)
-				if p.left.Add(-1) == 0 {
-					p.done <- struct{}{}
-				}
-			}
-		}()
+		go p.help(h, w)
 	}
 	return p
 }
@@ -89,8 +101,7 @@ func (p *Pool) release() { p.busy.Store(false) }
 
 // loop is For between acquire and release.
 func (p *Pool) loop(n int, f func(i, worker int)) {
-	helpers := min(p.threads, n) - 1
-	if helpers <= 0 {
+	if p.threads == 1 || n <= 1 {
 		for i := range n {
 			f(i, 0)
 		}
@@ -98,12 +109,18 @@ func (p *Pool) loop(n int, f func(i, worker int)) {
 	}
 	p.f, p.n = f, int64(n)
 	p.next.Store(0)
-	p.left.Store(int64(helpers))
-	for _, c := range p.wake[:helpers] {
-		c <- struct{}{}
+	p.state.Store(0)
+	p.round.Add(1)
+	for _, h := range p.helpers[:min(p.threads, n)-1] {
+		h.rouse()
 	}
 	p.work(0)
-	<-p.done
+	p.state.Or(closed) // who has not come by now need not
+	if !p.wait(func() bool { return p.state.Load() == closed }) {
+		if p.state.Or(sleeping) != closed {
+			<-p.done
+		}
+	}
 	p.f = nil
 	if failure := p.failure.Swap(nil); failure != nil {
 		panic(*failure)
@@ -128,14 +145,79 @@ func (p *Pool) work(worker int) {
 	}
 }
 
+// help is the life of a helper.
+func (p *Pool) help(h *helper, worker int) {
+	for seen := int64(0); !p.quit.Load(); {
+		if !p.wait(func() bool { return p.round.Load() != seen }) {
+			h.asleep.Store(true)
+			if p.round.Load() == seen || !h.asleep.CompareAndSwap(true, false) {
+				<-h.wake
+			}
+		}
+		seen = p.round.Load()
+		if !p.enter() {
+			continue
+		}
+		p.work(worker)
+		if p.state.Add(-1) == closed|sleeping {
+			p.done <- struct{}{}
+		}
+	}
+}
+
+// enter lets a helper into the loop unless it is closed.
+func (p *Pool) enter() bool {
+	for {
+		s := p.state.Load()
+		if s&closed != 0 {
+			return false
+		}
+		if p.state.CompareAndSwap(s, s+1) {
+			return true
+		}
+	}
+}
+
+// rouse wakes a helper that sleeps.
+func (h *helper) rouse() {
+	if h.asleep.Load() && h.asleep.CompareAndSwap(true, false) {
+		h.wake <- struct{}{}
+	}
+}
+
+// wait watches for ready, for spinTime at most, and says whether it came. It does not
+// call the scheduler, which would be slower to come back than what is waited for.
+func (p *Pool) wait(ready func() bool) bool {
+	for range 50 {
+		if ready() {
+			return true
+		}
+		pause()
+	}
+	if !p.spins {
+		return ready()
+	}
+	for start := time.Now(); time.Since(start) < spinTime; {
+		for range 10 {
+			if ready() {
+				return true
+			}
+			pause()
+		}
+	}
+	return ready()
+}
+
 // Close ends the pool's goroutines. It may be called again, and on a nil pool; the
 // pool still works afterwards, on the caller's goroutine alone.
 func (p *Pool) Close() {
 	if p == nil {
 		return
 	}
-	for _, c := range p.wake {
-		close(c)
+	p.quit.Store(true)
+	p.round.Add(1)
+	for _, h := range p.helpers {
+		h.rouse()
 	}
-	p.wake, p.threads = nil, 1
+	p.helpers, p.threads = nil, 1
 }

@@ -1,0 +1,6 @@
+//go:build !amd64 || noasm
+
+package kernel
+
+// pause is nothing where there is no instruction for it.
+func pause() {}
