@@ -7,7 +7,8 @@ import (
 
 // archRow is what an architecture fixes and its metadata does not say. What can
 // be seen from the tensors (biases, q and k norms per head or whole, norms after a
-// block, fused matrices, mixtures, a tied head) stands nowhere: the tensors say it.
+// block, fused matrices, mixtures, a tied head) stands nowhere: the tensors say it;
+// windows, layers without rope and the scale of scores are [arch.Model]'s to answer.
 type archRow struct {
 	neox             bool
 	act              Activation
@@ -16,10 +17,7 @@ type archRow struct {
 	scaleKeys        bool    // embedding_scale, residual_scale, logit_scale are read
 	defaultBase      float32 // rope base where the key is missing; 0 means 10000
 	localBase        float32 // rope base of layers with a window; 0: that of the others
-	windowPattern    int     // of so many layers the last sees all; 1: none does; 0: no windows
-	noRopeStep       int     // every so many layers one has no rope
 	normaliseExperts bool
-	bigAttnScale     int // with so many layers, scores are scaled by √(Heads/Hidden): the 27B models
 }
 
 func (r archRow) freqBase() float32 {
@@ -36,10 +34,10 @@ var archs = map[string]archRow{
 	"qwen2":    {neox: true},
 	"qwen3":    {neox: true},
 	"gemma":    {neox: true, act: GELU, embedSqrt: true},
-	"gemma2":   {neox: true, act: GELU, embedSqrt: true, softcaps: true, windowPattern: 2, bigAttnScale: 46},
-	"gemma3":   {neox: true, act: GELU, embedSqrt: true, defaultBase: 1e6, localBase: 1e4, windowPattern: 6, bigAttnScale: 62},
-	"phi3":     {neox: true, windowPattern: 1},
-	"smollm3":  {noRopeStep: 4},
+	"gemma2":   {neox: true, act: GELU, embedSqrt: true, softcaps: true},
+	"gemma3":   {neox: true, act: GELU, embedSqrt: true, defaultBase: 1e6, localBase: 1e4},
+	"phi3":     {neox: true},
+	"smollm3":  {},
 	"olmo2":    {neox: true},
 	"granite":  {scaleKeys: true},
 	"qwen2moe": {neox: true},

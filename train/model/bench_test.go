@@ -20,7 +20,7 @@ func realModel(b testing.TB, file string, opt Options) *Model {
 	if _, err := os.Stat(path); err != nil {
 		b.Skipf("%s is not here: ../shared/get-models fetches it", path)
 	}
-	return newModel(b, openGGUF(b, path), opt)
+	return newModel(b, openModel(b, path), opt)
 }
 
 // randomAdapter has a pair of rank r for each matrix but embedding and head.

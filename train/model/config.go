@@ -165,8 +165,7 @@ func ConfigOf(src *arch.Model) (Config, error) {
 	return c, nil
 }
 
-// scales reads the factors and caps. The attention's scale is the key's, or that
-// of the architecture (a row's rule), or 1/√KeyDim.
+// scales reads the factors and caps.
 func (c *Config) scales(r *keyReader, row archRow) {
 	c.EmbedScale, c.ResidualScale, c.LogitScale = 1, 1, 1
 	if row.embedSqrt {
@@ -185,16 +184,7 @@ func (c *Config) scales(r *keyReader, row archRow) {
 	} else {
 		c.FinalSoftcap = r.float("final_logit_softcapping", 0)
 	}
-	c.AttnScale = float32(1 / math.Sqrt(float64(c.KeyDim)))
-	if row.bigAttnScale != 0 && r.dimOr("block_count", 0) == row.bigAttnScale {
-		c.AttnScale = float32(1 / math.Sqrt(float64(c.Hidden/c.Heads)))
-	}
-	if s := r.float("attention.scale", 0); s != 0 {
-		c.AttnScale = s
-	}
-	if s, ok := r.m.Meta.Float("graft.attention.scale"); ok && s > 0 {
-		c.AttnScale = float32(s)
-	}
+	c.AttnScale = float32(r.m.AttentionScale())
 }
 
 func (c *Config) rope(r *keyReader, row archRow) {
@@ -255,7 +245,7 @@ func (c *Config) mixture(r *keyReader, row archRow, src *arch.Model) {
 	if b, ok := src.Meta.Bool(src.Arch + ".expert_weights_norm"); ok {
 		c.MoE.Normalise = b
 	}
-	if b, ok := src.Meta.Bool("graft.expert_weights_norm"); ok {
+	if b, ok := src.Meta.Bool(arch.KeyNormTopK); ok {
 		c.MoE.Normalise = b
 	}
 	if c.MoE.Used < 1 || c.MoE.Used > n {
@@ -267,35 +257,33 @@ func (c *Config) mixture(r *keyReader, row archRow, src *arch.Model) {
 }
 
 func (c *Config) layers(r *keyReader, row archRow, n int, src *arch.Model) {
-	window, pattern := 0, row.windowPattern
-	if pattern > 0 {
-		window = r.dimOr("attention.sliding_window", 0)
-		pattern = r.dimOr("attention.sliding_window_pattern", pattern)
+	window, slides, rotates := src.SlidingWindow(), src.SlidingLayers(), src.RopeLayers()
+	if len(slides) < n || len(rotates) < n {
+		r.fail(r.corrupt("block_count", fmt.Errorf("%d layers in a file of %d tensors", n, len(src.Views))))
+		return
 	}
+	if window < 0 || window > maxDim {
+		r.fail(r.corrupt("attention.sliding_window", fmt.Errorf("%d is out of range", window)))
+	}
+	period, hasPeriod := src.Meta.Int(r.key("attention.sliding_window_pattern"))
 	c.Layers = make([]Layer, n)
 	for i := range c.Layers {
 		l := &c.Layers[i]
-		// Of every run of pattern layers the last sees everything; pattern 1 here
-		// means that all layers have the window.
-		if window > 0 && (pattern == 1 || i%pattern != pattern-1) {
-			l.Window = window
+		if hasPeriod {
+			slides[i] = window > 0 && period > 0 && (int64(i)+1)%period != 0
+		}
+		if slides[i] {
+			l.Window = int(window)
 			if row.localBase != 0 {
 				l.Rope = RopeLocal
 			}
 		}
-		if row.noRopeStep > 0 && (i+1)%row.noRopeStep == 0 {
+		if !rotates[i] {
 			l.Rope = RopeNone
 		}
 		l.Mixed = src.View(fmt.Sprintf("blk.%d.ffn_gate_inp.weight", i)) != nil
 		if l.Mixed && c.MoE.Experts == 0 {
 			r.fail(r.corrupt("expert_count", fmt.Errorf("layer %d has a router, but the key is missing", i)))
-		}
-	}
-	if list, ok := src.Meta.Ints("graft.no_rope_layers"); ok {
-		for i := range min(n, len(list)) {
-			if c.Layers[i].Rope = RopeGlobal; list[i] == 0 {
-				c.Layers[i].Rope = RopeNone
-			}
 		}
 	}
 }
