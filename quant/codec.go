@@ -60,7 +60,7 @@ var codecs = []codec{
 func init() {
 	for i := range codecs {
 		c := &codecs[i]
-		fc := format.Codec{Decode: c.decode}
+		fc := format.Codec{Decode: vectorized(c.typ, c.decode)}
 		if c.encode != nil {
 			fc.Encode = c.encodeRows
 		}
