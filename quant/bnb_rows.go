@@ -63,7 +63,7 @@ func (m *nibbleRows) ReadRows(dst []float32, row int64) error {
 	if err := checkRows(m.name, row, int64(len(dst))/m.cols, m.rows); err != nil {
 		return err
 	}
-	return mmap.Guard(func() error { m.decode(dst, row*m.cols); return nil })
+	return guardRows(m.name, func() { m.decode(dst, row*m.cols) })
 }
 
 // decode expands the elements from i on.
@@ -123,13 +123,20 @@ func (m *int8Rows) ReadRows(dst []float32, row int64) error {
 	if err := checkRows(m.name, row, int64(len(dst))/m.cols, m.rows); err != nil {
 		return err
 	}
-	return mmap.Guard(func() error {
+	return guardRows(m.name, func() {
 		for ; len(dst) > 0; row++ {
 			dequantizeInt8(dst[:m.cols], m.codes[row*m.cols:(row+1)*m.cols], floatAt(m.scales, row))
 			dst = dst[m.cols:]
 		}
-		return nil
 	})
+}
+
+// guardRows runs read, which reads bytes that may be mapped.
+func guardRows(name string, read func()) error {
+	if err := mmap.Guard(func() error { read(); return nil }); err != nil {
+		return fmt.Errorf("tensor %s: %w", name, err)
+	}
+	return nil
 }
 
 func checkRows(name string, row, n, rows int64) error {
