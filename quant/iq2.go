@@ -81,3 +81,155 @@ func decodeIQ2S(dst []float32, src []byte) {
 		}
 	}
 }
+
+// iq2Tries is the search of IQ2_XS and IQ2_S.
+var iq2Tries = latticeTries{n: 9, step: 0.1}
+
+// weigh fills the weights of a group and their roots. Without columns the weights
+// are as plain says.
+func (g *latticeGroup) weigh(x, columns []float32, sigma2 float32, plain func(v float32) float32) {
+	if columns != nil {
+		importance(g.weights[:], x, columns, sigma2)
+	} else {
+		for i, v := range x {
+			g.weights[i] = plain(v)
+		}
+	}
+	for i := range x {
+		g.roots[i] = sqrt32(g.weights[i])
+	}
+}
+
+// columnsFrom is columns[i:], or nil if there are none.
+func columnsFrom(columns []float32, i int) []float32 {
+	if columns == nil {
+		return nil
+	}
+	return columns[i:]
+}
+
+func encodeIQ2XXS(dst []byte, row, columns []float32) {
+	var g latticeGroup
+	var scales [8]float32
+	var q [16]uint32
+	l := lattice2XXS()
+	for ; len(row) > 0; row, columns, dst = row[superBlock:], columns[superBlock:], dst[iq2XXSBytes:] {
+		clear(dst[:iq2XXSBytes])
+		q = [16]uint32{}
+		sigma2 := sumSquares(row[:superBlock]) / superBlock
+		var top float32
+		for ib := range scales {
+			x := row[32*ib:][:32]
+			g.weigh(x, columns[32*ib:], sigma2, nil)
+			g.load(x, true)
+			scales[ib] = 0
+			if g.largest(32) < groupMaxEps {
+				continue
+			}
+			scale := searchPositive(g.levels[:], g.x[:], g.weights[:], 4)
+			reach := scale * 3
+			if !(reach > 0) {
+				continue
+			}
+			scale = g.search(l, 32, reach, scale, latticeTries{n: 6, step: 0.1, always: true})
+			scale = g.turn(scale, 127)
+			for k := range 4 {
+				q[2*ib] |= uint32(l.point(g.levels[8*k:])) << (8 * k)
+				q[2*ib+1] |= uint32(g.signs[k]) << (7 * k)
+			}
+			scales[ib] = scale
+			top = max(top, scale)
+		}
+		if top == 0 {
+			continue
+		}
+		d := top / 31
+		putHalf(dst, d)
+		for ib, s := range scales {
+			q[2*ib+1] |= uint32(oddCode(s, 1/d, 15)) << 28
+		}
+		for i, v := range q {
+			binary.LittleEndian.PutUint32(dst[2+4*i:], v)
+		}
+	}
+}
+
+func encodeIQ2XS(dst []byte, row, columns []float32) {
+	var g latticeGroup
+	var scales [16]float32
+	l := lattice2XS()
+	for ; len(row) > 0; row, columns, dst = row[superBlock:], columns[superBlock:], dst[iq2XSBytes:] {
+		clear(dst[:iq2XSBytes])
+		sigma2 := sumSquares(row[:superBlock]) / superBlock
+		var top float32
+		for ib := range scales {
+			x := row[16*ib:][:16]
+			g.weigh(x, columns[16*ib:], sigma2, nil)
+			g.load(x, true)
+			clear(g.levels[:16])
+			scales[ib] = 0
+			most := g.largest(16)
+			if most < groupMaxEps {
+				continue
+			}
+			scale := g.turn(g.search(l, 16, most, most/5, iq2Tries), 127)
+			for k := range 2 {
+				binary.LittleEndian.PutUint16(dst[2+4*ib+2*k:], uint16(l.point(g.levels[8*k:])|int(g.signs[k])<<9))
+			}
+			scales[ib] = scale
+			top = max(top, scale)
+		}
+		if top == 0 {
+			clear(dst[2:66])
+			continue
+		}
+		d := top / 31
+		putHalf(dst, d)
+		putScalePairs(dst[66:74], &scales, 1/d)
+	}
+}
+
+// putScalePairs writes sixteen scales as nibbles.
+func putScalePairs(dst []byte, scales *[16]float32, id float32) {
+	for i := range dst[:8] {
+		dst[i] = uint8(oddCode(scales[2*i], id, 15) | oddCode(scales[2*i+1], id, 15)<<4)
+	}
+}
+
+func encodeIQ2S(dst []byte, row, columns []float32) {
+	var g latticeGroup
+	var scales [16]float32
+	l := lattice2S()
+	for ; len(row) > 0; row, columns, dst = row[superBlock:], columnsFrom(columns, superBlock), dst[iq2SBytes:] {
+		clear(dst[:iq2SBytes])
+		sigma2 := 2 * sumSquares(row[:superBlock]) / superBlock
+		quarter := 0.25 * sigma2
+		var top float32
+		for ib := range scales {
+			x := row[16*ib:][:16]
+			g.weigh(x, columnsFrom(columns, 16*ib), sigma2, func(v float32) float32 { return float32(quarter) + float32(v*v) })
+			g.load(x, false)
+			clear(g.levels[:16])
+			scales[ib] = 0
+			most := g.largest(16)
+			if most < 1e-8 {
+				continue
+			}
+			scale := g.turn(g.search(l, 16, most, most/5, iq2Tries), 255)
+			for k := range 2 {
+				i, p := 2*ib+k, l.point(g.levels[8*k:])
+				dst[2+i] = uint8(p)
+				dst[66+i/4] |= uint8(p>>8) << (2 * (i & 3))
+				dst[34+i] = g.signs[k]
+			}
+			scales[ib] = scale
+			top = max(top, scale)
+		}
+		if top == 0 {
+			continue
+		}
+		d := top / 31
+		putHalf(dst, d*0.9875)
+		putScalePairs(dst[74:82], &scales, 1/d)
+	}
+}

@@ -60,3 +60,86 @@ func decodeIQ3S(dst []float32, src []byte) {
 		}
 	}
 }
+
+func square(v float32) float32 { return v * v }
+
+func encodeIQ3XXS(dst []byte, row, columns []float32) {
+	var g latticeGroup
+	var scales [8]float32
+	var aux [8]uint32
+	l := lattice3XXS()
+	for ; len(row) > 0; row, columns, dst = row[superBlock:], columnsFrom(columns, superBlock), dst[iq3XXSBytes:] {
+		clear(dst[:iq3XXSBytes])
+		aux = [8]uint32{}
+		sigma2 := 2 * sumSquares(row[:superBlock]) / superBlock
+		var top float32
+		for ib := range scales {
+			x := row[32*ib:][:32]
+			g.weigh(x, columnsFrom(columns, 32*ib), sigma2, square)
+			g.load(x, true)
+			clear(g.levels[:])
+			scales[ib] = 0
+			most := g.largest(32)
+			if most < 1e-8 {
+				continue
+			}
+			scale := g.turn(g.search(l, 32, most, most/15, latticeTries{n: 15, step: 0.2}), 127)
+			for k := range 8 {
+				dst[2+8*ib+k] = uint8(l.point(g.levels[4*k:]))
+			}
+			for k, s := range g.signs {
+				aux[ib] |= uint32(s) << (7 * k)
+			}
+			scales[ib] = scale
+			top = max(top, scale)
+		}
+		if top == 0 {
+			clear(dst[2:iq3XXSBytes])
+			continue
+		}
+		d := top / 31
+		putHalf(dst, d*1.0125)
+		for ib, s := range scales {
+			binary.LittleEndian.PutUint32(dst[66+4*ib:], aux[ib]|uint32(oddCode(s, 1/d, 15))<<28)
+		}
+	}
+}
+
+func encodeIQ3S(dst []byte, row, columns []float32) {
+	var g latticeGroup
+	var scales [8]float32
+	l := lattice3S()
+	for ; len(row) > 0; row, columns, dst = row[superBlock:], columnsFrom(columns, superBlock), dst[iq3SBytes:] {
+		clear(dst[:iq3SBytes])
+		sigma2 := 2 * sumSquares(row[:superBlock]) / superBlock
+		var top float32
+		for ib := range scales {
+			x := row[32*ib:][:32]
+			g.weigh(x, columnsFrom(columns, 32*ib), sigma2, square)
+			g.load(x, false)
+			clear(g.levels[:])
+			scales[ib] = 0
+			most := g.largest(32)
+			if most == 0 {
+				continue
+			}
+			scale := g.turn(g.search(l, 32, most, most/15, latticeTries{n: 9, step: 0.2, whole: true}), 255)
+			for k := range 8 {
+				p := l.point(g.levels[4*k:])
+				dst[2+8*ib+k] = uint8(p)
+				dst[66+ib] |= uint8(p>>8) << k
+			}
+			copy(dst[74+4*ib:], g.signs[:])
+			scales[ib] = scale
+			top = max(top, scale)
+		}
+		if top == 0 {
+			continue
+		}
+		d := top / 31
+		putHalf(dst, d*1.033)
+		for i := range 4 {
+			dst[106+i] = uint8(oddCode(scales[2*i], 1/d, 15) | oddCode(scales[2*i+1], 1/d, 15)<<4)
+		}
+	}
+}
