@@ -35,6 +35,9 @@ func (m *Model) NewSession(limit int, adapters ...Scaled) (*Session, error) {
 // Len is the number of tokens read.
 func (s *Session) Len() int { return s.kv.n }
 
+// Room is how many tokens more can be read.
+func (s *Session) Room() int { return s.limit - s.kv.n }
+
 // Reset forgets what was read and keeps the memory.
 func (s *Session) Reset() {
 	s.kv.n = 0
