@@ -9,8 +9,8 @@ import (
 	"github.com/graft-lora/graft/internal/rng"
 )
 
-// realModel opens a model that ../shared/get-models fetched.
-func realModel(b testing.TB, file string, opt Options) *Model {
+// modelPath finds a model that ../shared/get-models fetched.
+func modelPath(b testing.TB, file string) string {
 	b.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -20,7 +20,12 @@ func realModel(b testing.TB, file string, opt Options) *Model {
 	if _, err := os.Stat(path); err != nil {
 		b.Skipf("%s is not here: ../shared/get-models fetches it", path)
 	}
-	return newModel(b, openModel(b, path), opt)
+	return path
+}
+
+func realModel(b testing.TB, file string, opt Options) *Model {
+	b.Helper()
+	return newModel(b, openModel(b, modelPath(b, file)), opt)
 }
 
 // randomAdapter has a pair of rank r for each matrix but embedding and head.
@@ -41,22 +46,28 @@ func randomAdapter(m *Model, r int, names ...string) *Adapter {
 	return a
 }
 
-// BenchmarkStep is a forward and backward pass over 512 tokens, all trained, rank 16.
+// BenchmarkStep is a forward and backward pass over 512 tokens, half of them
+// trained, rank 16, with layers recomputed and kept.
 func BenchmarkStep(b *testing.B) {
-	for _, file := range []string{"SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m-q4_k_m.gguf"} {
-		b.Run(file, func(b *testing.B) {
-			m := realModel(b, file, Options{})
-			a := randomAdapter(m, 16)
-			g := NewGrads(a)
-			batch := randomBatch(m.Vocab, 512)
-			if _, err := m.LossAndGrad(batch, a, g); err != nil {
-				b.Fatal(err)
-			}
-			for b.Loop() {
-				m.LossAndGrad(batch, a, g)
-			}
-			b.ReportMetric(512*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
-		})
+	for name, file := range map[string]string{"SmolLM2": "SmolLM2-135M-Instruct.Q4_1.gguf", "gemma3": "gemma-3-270m-q4_k_m.gguf"} {
+		for mode, keep := range map[string]int{"recomputed": 0, "kept": -1} {
+			b.Run(name+"/"+mode, func(b *testing.B) {
+				m := realModel(b, file, Options{KeepLayers: keep})
+				a := randomAdapter(m, 16)
+				g := NewGrads(a)
+				batch := randomBatch(m.Vocab, 512)
+				for t := range 256 {
+					batch.Targets[t] = Untrained
+				}
+				if _, err := m.LossAndGrad(batch, a, g); err != nil {
+					b.Fatal(err)
+				}
+				for b.Loop() {
+					m.LossAndGrad(batch, a, g)
+				}
+				b.ReportMetric(512*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+			})
+		}
 	}
 }
 
