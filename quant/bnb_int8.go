@@ -35,6 +35,8 @@ func quantizeInt8(dst []byte, src []float32) (scale float32, err error) {
 // dequantizeInt8 expands codes under scale.
 func dequantizeInt8(dst []float32, src []byte, scale float32) {
 	const inv = float32(1.0 / 127)
+	n := int8Vector(dst, src, scale, inv)
+	dst, src = dst[n:], src[n:]
 	for i, c := range src {
 		dst[i] = float32(float32(int8(c))*scale) * inv
 	}

@@ -69,6 +69,13 @@ func (m *nibbleRows) ReadRows(dst []float32, row int64) error {
 // decode expands the elements from i on.
 func (m *nibbleRows) decode(dst []float32, i int64) {
 	for len(dst) > 0 {
+		if i%m.block == 0 {
+			if n := m.decodeBlocks(dst, i); n > 0 {
+				i += n
+				dst = dst[n:]
+				continue
+			}
+		}
 		b := i / m.block
 		n := min((b+1)*m.block-i, int64(len(dst)))
 		scale := m.absmax.at(b)

@@ -4,9 +4,11 @@ package quant
 
 import (
 	"encoding/binary"
+	"unsafe"
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/internal/cpu"
+	"github.com/graft-lora/graft/internal/kernel"
 )
 
 // vectorDecoder is the pair of assembly functions of a type: they decode blocks > 0
@@ -33,6 +35,9 @@ var vectorDecoders = map[format.Type]vectorDecoder{
 
 // vectorized is decode, done by the assembly of the current tier if t has any.
 func vectorized(t format.Type, decode func(dst []float32, src []byte)) func(dst []float32, src []byte) {
+	if t == format.F32 {
+		return copyF32
+	}
 	v, ok := vectorDecoders[t]
 	if !ok {
 		return decode
@@ -50,6 +55,73 @@ func vectorized(t format.Type, decode func(dst []float32, src []byte)) func(dst 
 		} else {
 			v.avx2(&dst[0], &src[0], n)
 		}
+	}
+}
+
+// nibbleBatch is the number of blocks whose values are made at a time.
+const nibbleBatch = 32
+
+// decodeBlocks expands the whole blocks that begin with element i, the first of a
+// block, and returns how many elements those are: none in the Go tier.
+func (m *nibbleRows) decodeBlocks(dst []float32, i int64) int64 {
+	tier := cpu.Current()
+	if tier == cpu.Generic {
+		return 0
+	}
+	var values [nibbleBatch * 16]float32
+	done := int64(0)
+	for {
+		n := min((int64(len(dst))-done)/m.block, nibbleBatch)
+		if n == 0 {
+			return done
+		}
+		for b := range n {
+			kernel.Scale(values[16*b:][:16], m.absmax.at((i+done)/m.block+b), m.table[:])
+		}
+		m.roundAll(values[:16*n])
+		size := n * m.block / 2
+		out, codes := dst[done:done+2*size], m.codes[(i+done)/2:][:size]
+		if tier == cpu.AVX512 {
+			lookupAVX512(&out[0], &codes[0], &values[0], int(n), int(m.block/2))
+		} else {
+			lookupAVX2(&out[0], &codes[0], &values[0], int(n), int(m.block/2))
+		}
+		done += 2 * size
+	}
+}
+
+// roundAll is [nibbleRows.rounded] for all of v.
+func (m *nibbleRows) roundAll(v []float32) {
+	var half [2 * nibbleBatch * 16]byte
+	switch h := half[:2*len(v)]; m.round {
+	case format.BF16:
+		kernel.F32ToBF16(h, v)
+		kernel.BF16ToF32(v, h)
+	case format.F16:
+		kernel.F32ToF16(h, v)
+		kernel.F16ToF32(v, h)
+	}
+}
+
+// int8Vector expands the leading codes, as many as fill vectors, and returns their number.
+func int8Vector(dst []float32, src []byte, scale, inv float32) int {
+	tier, n := cpu.Current(), len(src)&^15
+	switch {
+	case tier == cpu.Generic || n == 0:
+		return 0
+	case tier == cpu.AVX512:
+		decodeINT8AVX512(&dst[:n][0], &src[0], n, scale, inv)
+	default:
+		decodeINT8AVX2(&dst[:n][0], &src[0], n, scale, inv)
+	}
+	return n
+}
+
+// copyF32 is decodeF32 on a machine whose floats are little endian.
+func copyF32(dst []float32, src []byte) {
+	if len(src) >= 4 {
+		dst = dst[:len(src)/4]
+		copy(unsafe.Slice((*byte)(unsafe.Pointer(&dst[0])), 4*len(dst)), src)
 	}
 }
 
@@ -153,3 +225,15 @@ func decodeIQ4XSAVX2(dst *float32, src *byte, blocks int)
 
 //go:noescape
 func decodeIQ4XSAVX512(dst *float32, src *byte, blocks int)
+
+//go:noescape
+func lookupAVX2(dst *float32, codes *byte, values *float32, blocks, size int)
+
+//go:noescape
+func decodeINT8AVX2(dst *float32, codes *byte, n int, scale, inv float32)
+
+//go:noescape
+func lookupAVX512(dst *float32, codes *byte, values *float32, blocks, size int)
+
+//go:noescape
+func decodeINT8AVX512(dst *float32, codes *byte, n int, scale, inv float32)

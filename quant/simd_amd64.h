@@ -3,8 +3,8 @@
 // elements go through; WIDE is defined for AVX-512. Codes are unpacked as bytes, 16
 // or 32 at a time and with AVX2 in both tiers; only PUT and its kin differ.
 //
-// Every function is func(dst *float32, src *byte, blocks int), blocks > 0. It reads
-// and writes whole blocks and nothing else, and does the multiplications and
+// A function without other arguments named is func(dst *float32, src *byte, blocks
+// int), blocks > 0. It reads and writes whole blocks and nothing else, and does the multiplications and
 // additions of the decoder in Go in the same order, none fused.
 //
 // SI is the block, DI its elements, CX the blocks left, R8 the constants.
@@ -514,3 +514,82 @@ loop:
 	IQ4XS(104, 6, 768)
 	IQ4XS(120, 7, 896)
 	NEXT(136, 256, loop)
+
+// Nibbles of bitsandbytes: of each byte the high one comes first. A quadword per byte
+// becomes two indices, of which the table lookup looks at the lowest four bits.
+#ifdef WIDE
+#define LOOKUP \
+	VPMOVZXBQ (SI), V2      \
+	VPSLLQ    $32, V2, V3   \
+	VPSRLQ    $4, V2, V2    \
+	VPORQ     V3, V2, V2    \
+	VPERMPS   V0, V2, V2    \
+	VMOVUPS   V2, (DI)
+#else
+// LOOKUP4 does four of the eight bytes; values 0 to 7 are in V0, the others in V1.
+#define LOOKUP4(in, off) \
+	VPMOVZXBQ in(SI), V2        \
+	VPSLLQ    $32, V2, V3       \
+	VPSRLQ    $4, V2, V2        \
+	VPOR      V3, V2, V2        \
+	VPSLLD    $28, V2, V3       \
+	VPERMPS   V0, V2, V4        \
+	VPERMPS   V1, V2, V5        \
+	VBLENDVPS V3, V5, V4, V4    \
+	VMOVUPS   V4, off(DI)
+#define LOOKUP LOOKUP4(0, 0) \
+	LOOKUP4(4, 32)
+#endif
+
+// func lookup(dst *float32, codes *byte, values *float32, blocks, size int): each
+// block is size bytes, a multiple of 8, and has sixteen values of its own.
+TEXT FN_lookup(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), DI
+	MOVQ codes+8(FP), SI
+	MOVQ values+16(FP), DX
+	MOVQ blocks+24(FP), CX
+	MOVQ size+32(FP), BX
+block:
+	VMOVUPS (DX), V0
+#ifndef WIDE
+	VMOVUPS 32(DX), V1
+#endif
+	ADDQ $64, DX
+	MOVQ BX, AX
+loop:
+	LOOKUP
+	ADDQ $8, SI
+	ADDQ $64, DI
+	SUBQ $8, AX
+	JG   loop
+	DECQ CX
+	JNE  block
+	VZEROUPPER
+	RET
+
+// func int8(dst *float32, codes *byte, n int, scale, inv float32): n > 0, a multiple of 16
+TEXT FN_int8(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), DI
+	MOVQ         codes+8(FP), SI
+	MOVQ         n+16(FP), CX
+	VBROADCASTSS scale+24(FP), V2
+	VBROADCASTSS inv+28(FP), V3
+loop:
+	VPMOVSXBD (SI), V0
+	VCVTDQ2PS V0, V0
+	VMULPS    V2, V0, V0
+	VMULPS    V3, V0, V0
+	VMOVUPS   V0, (DI)
+#ifndef WIDE
+	VPMOVSXBD 8(SI), V0
+	VCVTDQ2PS V0, V0
+	VMULPS    V2, V0, V0
+	VMULPS    V3, V0, V0
+	VMOVUPS   V0, 32(DI)
+#endif
+	ADDQ $16, SI
+	ADDQ $64, DI
+	SUBQ $16, CX
+	JG   loop
+	VZEROUPPER
+	RET

@@ -24,5 +24,7 @@
 #define FN_q5_k ·decodeQ5KAVX2
 #define FN_q6_k ·decodeQ6KAVX2
 #define FN_iq4_xs ·decodeIQ4XSAVX2
+#define FN_lookup ·lookupAVX2
+#define FN_int8 ·decodeINT8AVX2
 
 #include "simd_amd64.h"

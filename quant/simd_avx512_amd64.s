@@ -25,5 +25,7 @@
 #define FN_q5_k ·decodeQ5KAVX512
 #define FN_q6_k ·decodeQ6KAVX512
 #define FN_iq4_xs ·decodeIQ4XSAVX512
+#define FN_lookup ·lookupAVX512
+#define FN_int8 ·decodeINT8AVX512
 
 #include "simd_amd64.h"

@@ -56,6 +56,53 @@ func TestDecodeTiers(t *testing.T) {
 	}
 }
 
+// TestBitsandbytesTiers does the same for matrices of bitsandbytes, whose rows need
+// not be whole blocks, nor even.
+func TestBitsandbytesTiers(t *testing.T) {
+	rng := rand.New(rand.NewPCG(4, 4))
+	for round := range 200 {
+		rows, cols := 1+rng.Int64N(5), 1+rng.Int64N(700)
+		if round%2 == 0 {
+			cols = cols&^63 + 64
+		}
+		count := rows * cols
+		codes := make([]byte, count)
+		for i := range codes {
+			codes[i] = byte(rng.Uint32())
+		}
+		scales := make([]float32, count)
+		for i := range scales {
+			scales[i] = float32(rng.NormFloat64())
+		}
+		n := &nibbleRows{rows: rows, cols: cols, block: 32 << rng.IntN(3), codes: codes[:(count+1)/2]}
+		n.table = &[]*nibble{nf4, fp4}[round&1].table
+		n.round = []format.Type{format.F32, format.F16, format.BF16}[round%3]
+		n.absmax.plain = putFloats(scales)
+		first := rng.Int64N(rows)
+		for name, m := range map[string]format.RowReader{
+			"nibbles": n,
+			"int8":    &int8Rows{rows: rows, cols: cols, codes: codes, scales: putFloats(scales[:rows])},
+		} {
+			read := func(tier cpu.Tier) []float32 {
+				defer cpu.Force(tier)()
+				dst := make([]float32, (rows-first)*cols)
+				if err := m.ReadRows(dst, first); err != nil {
+					t.Fatal(err)
+				}
+				return dst
+			}
+			want := read(cpu.Generic)
+			for _, tier := range cpu.Tiers()[1:] {
+				for i, v := range read(tier) {
+					if math.Float32bits(v) != math.Float32bits(want[i]) {
+						t.Fatalf("%v: %s of %dx%d, from row %d: element %d is %v, in Go %v", tier, name, rows, cols, first, i, v, want[i])
+					}
+				}
+			}
+		}
+	}
+}
+
 // TestDecodeShort: a destination that is too short panics in every tier and is not
 // written past.
 func TestDecodeShort(t *testing.T) {
@@ -93,6 +140,26 @@ func BenchmarkDecode(b *testing.B) {
 		}
 	})
 	rng := rand.New(rand.NewPCG(1, 1))
+	codes := make([]byte, elements)
+	for i := range codes {
+		codes[i] = byte(rng.Uint32())
+	}
+	held := &nibbleRows{rows: 32, cols: elements / 32, block: 64, table: &nf4Table, round: format.F32, codes: codes[:elements/2]}
+	held.absmax.plain = putFloats(make([]float32, elements/64))
+	eight := &int8Rows{rows: 32, cols: elements / 32, codes: codes, scales: putFloats(make([]float32, 32))}
+	for _, tier := range cpu.Tiers() {
+		for name, m := range map[string]format.RowReader{"nf4": held, "int8": eight} {
+			b.Run(fmt.Sprintf("%s/%v", name, tier), func(b *testing.B) {
+				defer cpu.Force(tier)()
+				b.SetBytes(4 * elements)
+				for b.Loop() {
+					if err := m.ReadRows(dst, 0); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
 	for _, c := range codecs {
 		decode, err := format.CodecOf(c.typ)
 		if err != nil {
