@@ -28,3 +28,4 @@
 #define FN_int8 ·decodeINT8AVX2
 
 #include "simd_amd64.h"
+#include "simd_k_amd64.h"

@@ -29,3 +29,4 @@
 #define FN_int8 ·decodeINT8AVX512
 
 #include "simd_amd64.h"
+#include "simd_k_amd64.h"

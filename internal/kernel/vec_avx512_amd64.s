@@ -53,3 +53,4 @@
 #define FN_adamW ·adamWAVX512
 
 #include "vec_amd64.h"
+#include "vec_exp_amd64.h"
