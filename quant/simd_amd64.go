@@ -126,6 +126,8 @@ func copyF32(dst []float32, src []byte) {
 }
 
 // simdConst are the constants of simd_amd64.h, in its order.
+//
+//lint:ignore U1000 the assembly reads it
 var simdConst = func() (t [20][32]byte) {
 	for i, v := range []byte{15, 8, 16, 32, 3, 4, 0x30, 63, 1} {
 		for j := range t[i] {

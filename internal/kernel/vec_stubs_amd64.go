@@ -6,6 +6,8 @@ import "math"
 
 // vecConst are the constants of the vector kernels, in the order that vec_amd64.h
 // names them, each once for every lane.
+//
+//lint:ignore U1000 the assembly reads it
 var vecConst = splat(
 	log2e, roundMagic, ln2Hi, ln2Lo, exp2, exp3, exp4, exp5, exp6, expLow, expHigh,
 	1, 2, math.Float32frombits(1<<31), tanhSmall, tanh1, tanh2, tanh3, tanh4, tanh5,
