@@ -95,7 +95,10 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 	for _, l := range m.byName {
 		l.bound = l.bound[:0]
 	}
-	m.slots = 0
+	m.ends = 0
+	for i := range m.layers {
+		m.layers[i].slots = 0
+	}
 	if drop.P < 0 || drop.P >= 1 {
 		return fmt.Errorf("model: dropout of %v", drop.P)
 	}
@@ -114,8 +117,8 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 				return fmt.Errorf("model: adapter of %s: A is %d x %d and B %d x %d, the matrix %d x %d", name,
 					p.A.Rows, p.A.Cols, p.B.Rows, p.B.Cols, l.out, l.in)
 			}
-			b := bound{pair: p, scale: p.Scale * a.Weight, slot: m.slots, drop: rng.New(drop.Seed, "dropout", name).At(drop.Step)}
-			m.slots++
+			b := bound{pair: p, scale: p.Scale * a.Weight, slot: *l.slots, drop: rng.New(drop.Seed, "dropout", name).At(drop.Step)}
+			*l.slots++
 			if i == 0 && grads != nil {
 				if b.grad = grads[name]; b.grad == nil {
 					return fmt.Errorf("model: no gradient was made for %s", name)

@@ -16,7 +16,7 @@ func (m *Model) headInput(x kernel.Mat, first, n int) kernel.Mat {
 
 // headForward makes the logits, scaled and capped, of the normed residuals h.
 func (m *Model) headForward(logits, h kernel.Mat) {
-	m.forward(m.head, logits, h, m.headUs())
+	m.forward(m.head, logits, h, m.work.uHead)
 	if m.LogitScale == 1 && m.FinalSoftcap == 0 {
 		return
 	}
@@ -30,9 +30,6 @@ func (m *Model) headForward(logits, h kernel.Mat) {
 		}
 	})
 }
-
-// headUs is where products of the head leave their us.
-func (m *Model) headUs() []scratch { return m.work.acts[0].us }
 
 // eachWanted calls f with the normed residuals of the tokens whose loss is wanted,
 // some rows at a time: row r of h is token work.wanted[first+r].
@@ -83,7 +80,7 @@ func (m *Model) lossBackward(b *Batch) Loss {
 		if !below {
 			dh = kernel.Mat{}
 		}
-		m.backward(m.head, dh, logits, h, m.headUs(), false)
+		m.backward(m.head, dh, logits, h, m.work.uHead, false)
 		if !below {
 			return
 		}

@@ -51,8 +51,7 @@ type workspace struct {
 	rFinal    scratch
 	tokens    scratch // of the wanted tokens, before the norm
 	logits    scratch
-	uHead     scratch
-	duHead    scratch
+	uHead     []scratch
 	losses    []float32
 	mix       mixWork
 }

@@ -13,6 +13,7 @@ type linear struct {
 	w       kernel.Weights
 	bias    []float32 // or nil
 	bound   []bound
+	slots   *int // the count of its layer
 }
 
 // trained says whether a gradient is wanted of some pair of l.

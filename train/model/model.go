@@ -15,9 +15,10 @@ import (
 // Context changes a byte of what is computed.
 type Options struct {
 	Threads int // 0: one for each processor
-	// KeepLayers is how many layers, counted from the last, keep their activations
-	// between the passes; the others keep their input and run forward again in
-	// the backward pass. 0 needs the least memory; a negative number keeps all.
+	// KeepLayers is how many layers next to the last one keep their activations between
+	// the passes, as the last one always does; those under them keep their input and
+	// run forward again in the backward pass. 0 needs the least memory; a negative
+	// number keeps all. See [Model.SetKeepLayers].
 	KeepLayers int
 	// HeadMemory bounds the logits held at a time, in bytes; 0 means 64 MiB. At
 	// least sixteen tokens' logits are held.
@@ -53,9 +54,9 @@ type Model struct {
 	fail   failure
 
 	// Of the pass that runs.
-	slots int
-	keep  float32 // share of an adapter's inputs that dropout leaves
-	work  workspace
+	ends int     // pairs bound to embedding and head
+	keep float32 // share of an adapter's inputs that dropout leaves
+	work workspace
 }
 
 // layer is one block: attention, then a feed-forward network, each added to the
@@ -71,6 +72,7 @@ type layer struct {
 	gateUp              *linear // the two in one
 	down                *linear
 	moe                 *mixture
+	slots               int // pairs bound to its matrices
 }
 
 const (
@@ -89,11 +91,9 @@ func New(src *arch.Model, opt Options) (*Model, error) {
 	if opt.HeadMemory <= 0 {
 		opt.HeadMemory = 64 << 20
 	}
-	if opt.KeepLayers < 0 || opt.KeepLayers > len(c.Layers) {
-		opt.KeepLayers = len(c.Layers)
-	}
 	m := &Model{Config: c, opt: opt, byName: map[string]*linear{}}
-	ld := loader{m: m, src: src, used: map[string]bool{}}
+	m.SetKeepLayers(opt.KeepLayers)
+	ld := loader{m: m, src: src, used: map[string]bool{}, slots: &m.ends}
 	m.embed = ld.linear("token_embd", c.Vocab, c.Hidden)
 	if m.head = m.embed; !c.TiedHead {
 		m.head = ld.linear("output", c.Vocab, c.Hidden)
@@ -188,7 +188,10 @@ type loader struct {
 	m    *Model
 	src  *arch.Model
 	used map[string]bool
-	err  error
+	// slots counts the pairs of the layer that is being loaded; the embedding
+	// and the head have a count of their own.
+	slots *int
+	err   error
 }
 
 func (ld *loader) bad(name, f string, args ...any) {
@@ -248,12 +251,14 @@ func (ld *loader) linear(module string, out, in int) *linear {
 		return l
 	}
 	l.w = &matrix{name: name, rows: v.Rows, out: out, in: in, fail: &ld.m.fail}
+	l.slots = ld.slots
 	ld.m.byName[name] = l
 	return l
 }
 
 func (ld *loader) layer(i int) {
 	c, l := &ld.m.Config, &ld.m.layers[i]
+	ld.slots = &l.slots
 	p := fmt.Sprintf("blk.%d.", i)
 	l.attnNorm = ld.optional(p+"attn_norm.weight", c.Hidden)
 	l.postAttn = ld.optional(p+"post_attention_norm.weight", c.Hidden)

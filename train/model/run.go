@@ -96,15 +96,33 @@ func (m *Model) prepare(backward bool) {
 	if backward {
 		w.lowest = m.lowestTrained()
 	}
-	if len(w.inputs) == 0 {
-		w.inputs = make([]scratch, n+1)
-		w.acts = make([]acts, 1+m.opt.KeepLayers)
+	w.inputs = resize(w.inputs, n+1)
+	w.acts = resize(w.acts, 1+m.opt.KeepLayers)
+	clear(w.acts[len(w.acts):cap(w.acts)]) // layers that are kept no more
+	slots := m.ends
+	for i := range m.layers {
+		slots = max(slots, m.layers[i].slots)
 	}
 	for i := range w.acts {
-		for len(w.acts[i].us) < m.slots {
-			w.acts[i].us = append(w.acts[i].us, scratch{})
-		}
+		w.acts[i].us = resize(w.acts[i].us, slots)
 	}
+	w.uHead = resize(w.uHead, slots)
+}
+
+// resize gives s the length n. What it has beyond is not lost until it is written over.
+func resize[T any](s []T, n int) []T {
+	if n <= cap(s) {
+		return s[:n]
+	}
+	return append(s, make([]T, n-len(s))...)
+}
+
+// SetKeepLayers changes [Options].KeepLayers. It must not be called during a pass.
+func (m *Model) SetKeepLayers(n int) {
+	if n < 0 || n >= len(m.Layers) {
+		n = len(m.Layers) - 1
+	}
+	m.opt.KeepLayers = n
 }
 
 // lowestTrained is the first layer whose backward pass is needed: the number of
@@ -154,12 +172,12 @@ func (w *workspace) residual(m *Model, i int) kernel.Mat {
 	return s.mat(len(w.ids), m.Hidden)
 }
 
-// actsOf is where layer i leaves what its backward pass wants, and whether it stays there.
+// actsOf is where layer i leaves what its backward pass wants, and whether it stays
+// there: the first place is shared by the layers that keep nothing, so of these the
+// last one finds its own.
 func (m *Model) actsOf(i int) (a *acts, kept bool) {
-	if k := i - (len(m.layers) - m.opt.KeepLayers); k >= 0 && i >= m.work.lowest {
-		return &m.work.acts[1+k], true
-	}
-	return &m.work.acts[0], false
+	k := i - (len(m.layers) - 1 - m.opt.KeepLayers)
+	return &m.work.acts[max(k, 0)], k >= 0
 }
 
 func (m *Model) runForward() {
