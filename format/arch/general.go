@@ -180,6 +180,22 @@ func cardList(v any) []string {
 
 var hubURL = regexp.MustCompile(`^https?://huggingface\.co/([^/]+/[^/]+)$`)
 
+// NameKeys writes the name of a model or an adapter, and what can be concluded from
+// it: organization, version, size. params is the number of parameters, negative for
+// an adapter.
+func NameKeys(meta *gguf.Meta, id string, params int64) {
+	known := map[string]string{"name": id}
+	if p := parseModelID(id, params); title(p.full) != "" {
+		delete(known, "name")
+		p.fill(known)
+	}
+	for _, g := range generalText {
+		if s := known[g.key]; s != "" {
+			meta.Set("general."+g.key, s)
+		}
+	}
+}
+
 // writeSources adds the models or data sets that a card names as origins.
 func writeSources(card map[string]any, keys []string, prefix string, meta *gguf.Meta, total int64) {
 	var value any

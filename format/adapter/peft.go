@@ -1,0 +1,191 @@
+package adapter
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/safetensors"
+)
+
+const (
+	peftConfigName  = "adapter_config.json"
+	peftWeightsName = "adapter_model.safetensors"
+	peftPrefix      = "base_model.model."
+)
+
+// peftDir gives the folder of a PEFT adapter, which path is or lies in.
+func peftDir(path string) string {
+	if base := filepath.Base(path); base == peftWeightsName || base == peftConfigName {
+		return filepath.Dir(path)
+	}
+	return path
+}
+
+func sniffPEFT(path string) bool {
+	dir := peftDir(path)
+	if !exists(filepath.Join(dir, peftConfigName)) {
+		return false
+	}
+	return exists(filepath.Join(dir, peftWeightsName)) || exists(filepath.Join(dir, "adapter_model.bin"))
+}
+
+func openPEFT(path string) (*Adapter, error) {
+	dir := peftDir(path)
+	c, err := readPEFTConfig(filepath.Join(dir, peftConfigName))
+	if err != nil {
+		return nil, err
+	}
+	weights := filepath.Join(dir, peftWeightsName)
+	if !exists(weights) {
+		return nil, format.Unsupported("%s: adapter_model.bin: pickle files are not read; save the adapter as safetensors", dir)
+	}
+	f, err := safetensors.Open(weights)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	a := &Adapter{Path: path, Format: "peft", Name: folderName(dir), Meta: otherMetadata(f)}
+	a.Base, _ = c.values["base_model_name_or_path"].(string)
+	a.Invocation = invocation(c.values["alora_invocation_tokens"])
+	h := &halves{path: weights}
+	for i, t := range f.Tensors {
+		if i == 0 {
+			a.Type = t.Type
+		}
+		if err := readPEFT(h, t); err != nil {
+			return nil, err
+		}
+	}
+	if a.Pairs, err = h.finish(); err != nil {
+		return nil, err
+	}
+	for _, p := range a.Pairs {
+		if err := c.apply(p); err != nil {
+			return nil, err
+		}
+		if p.embedding { // stored as r x vocabulary and hidden x r, of the transpose
+			p.A, p.B = p.B.transposed(), p.A.transposed()
+		}
+	}
+	return a, nil
+}
+
+// apply gives a pair its scale, checked against its matrices.
+func (c *peftConfig) apply(p *Pair) error {
+	rank, alpha, scale := c.scale(p.Module)
+	if rank != p.Rank {
+		return &format.CorruptError{Path: c.path, Offset: -1, Field: "module " + p.Module,
+			Err: fmt.Errorf("its rank is %d by the configuration, %d in the file", rank, p.Rank)}
+	}
+	if c.dora != (p.Magnitude != nil) {
+		err := errors.New("the file has a magnitude, the configuration says no DoRA")
+		if c.dora {
+			err = errors.New("the configuration says DoRA, the file has no magnitude")
+		}
+		return &format.CorruptError{Path: c.path, Offset: -1, Field: "module " + p.Module, Err: err}
+	}
+	if p.embedding && p.Magnitude != nil {
+		return format.Unsupported("%s: DoRA on the embedding %s", c.path, p.Module)
+	}
+	p.alpha, p.Scale = alpha, float32(scale)
+	return nil
+}
+
+// peftKinds are the parts of a module's adapter, as the keys name them. Between kind
+// and ending an adapter's name may stand, as in a raw state dict. set says whether
+// the part was there before.
+var peftKinds = []struct {
+	mark, ending string
+	set          func(p *Pair, m Matrix) bool
+}{
+	{".lora_A", ".weight", setA},
+	{".lora_B", ".weight", setB},
+	{".lora_embedding_A", "", func(p *Pair, m Matrix) bool { p.embedding = true; return setA(p, m) }},
+	{".lora_embedding_B", "", func(p *Pair, m Matrix) bool { p.embedding = true; return setB(p, m) }},
+	{".lora_magnitude_vector", "", setMagnitude},
+	{".lora_magnitude_vector", ".weight", setMagnitude},
+}
+
+func setA(p *Pair, m Matrix) bool {
+	had := p.A.Data != nil
+	p.A = m
+	return had
+}
+
+func setB(p *Pair, m Matrix) bool {
+	had := p.B.Data != nil
+	p.B = m
+	return had
+}
+
+func setMagnitude(p *Pair, m Matrix) bool {
+	had := p.Magnitude != nil
+	p.Magnitude = m.Data
+	return had
+}
+
+func readPEFT(h *halves, t *format.Tensor) error {
+	key := strings.TrimPrefix(t.Name, peftPrefix)
+	for _, k := range peftKinds {
+		i := strings.LastIndex(key, k.mark)
+		if i < 0 {
+			continue
+		}
+		rest, ok := strings.CutSuffix(key[i+len(k.mark):], k.ending)
+		if !ok || rest != "" && (rest[0] != '.' || strings.Contains(rest[1:], ".") || rest == ".bias" || rest == ".weight") {
+			continue
+		}
+		m, err := readMatrix(t)
+		if err != nil {
+			return err
+		}
+		if k.set(h.pair(key[:i]), m) {
+			return format.Unsupported("%s: several adapters in one file (%s)", t.Path, t.Name)
+		}
+		return nil
+	}
+	switch {
+	case strings.Contains(key, ".lora_B") && strings.HasSuffix(key, ".bias"):
+		return format.Unsupported("%s: tensor %s: a bias trained with the adapter (lora_bias)", t.Path, t.Name)
+	case strings.Contains(key, ".modules_to_save.") || strings.HasSuffix(key, ".weight") && !strings.Contains(key, "lora_"):
+		return format.Unsupported("%s: tensor %s: a whole matrix saved with the adapter (modules_to_save)", t.Path, t.Name)
+	}
+	return format.Unsupported("%s: tensor %s: not a part of a LoRA pair", t.Path, t.Name)
+}
+
+// folderName is the name of a folder or file without its ending.
+func folderName(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	base := filepath.Base(path)
+	for _, s := range []string{".gguf", ".safetensors"} {
+		base = strings.TrimSuffix(base, s)
+	}
+	return base
+}
+
+// otherMetadata is the metadata of a file without what every file has.
+func otherMetadata(f *safetensors.File) map[string]string {
+	out := map[string]string{}
+	for k, v := range f.Metadata {
+		if k != "format" {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+func invocation(v any) []uint32 {
+	list, _ := v.([]any)
+	var out []uint32
+	for _, x := range list {
+		if f, ok := x.(float64); ok && f >= 0 {
+			out = append(out, uint32(f))
+		}
+	}
+	return out
+}

@@ -1,0 +1,155 @@
+package adapter
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/format/gguf"
+)
+
+// WriteGGUF writes a as a GGUF adapter, atomically. a must be resolved. The file has
+// one alpha; B is multiplied where a pair's scale is another, so that alpha / rank
+// is right for all. Experts of a layer become a stack; those that the adapter does
+// not change are zero in it. DoRA cannot be expressed and is refused.
+func WriteGGUF(path string, a *Adapter, opt WriteOptions) error {
+	if !a.resolved {
+		return errUnresolved
+	}
+	plan, meta, err := a.ggufPlan(opt)
+	if err != nil {
+		return err
+	}
+	w, err := gguf.Create(path, meta, plan, gguf.WriteOptions{Force: opt.Force})
+	if err != nil {
+		return err
+	}
+	return carry(plan, w)
+}
+
+// group is what becomes one pair of tensors: a matrix's pair, or those of experts.
+type group struct {
+	target string
+	pairs  []*Pair
+	rank   int // the largest
+	count  int // of the stack, 0 for a matrix
+}
+
+func (a *Adapter) groups() ([]*group, error) {
+	pairs := slices.Clone(a.Pairs)
+	slices.SortStableFunc(pairs, func(x, y *Pair) int { return strings.Compare(x.Module, y.Module) })
+	index := map[string]*group{}
+	var list []*group
+	for _, p := range pairs {
+		if p.Magnitude != nil {
+			return nil, format.Unsupported("DoRA (%s) in a GGUF adapter: merge it into its base instead", name(p))
+		}
+		g := index[p.Target]
+		if g == nil {
+			g = &group{target: p.Target}
+			if p.Expert >= 0 {
+				g.count = a.experts[p.Target]
+			}
+			index[p.Target] = g
+			list = append(list, g)
+		}
+		g.pairs = append(g.pairs, p)
+		g.rank = max(g.rank, p.Rank)
+	}
+	return list, nil
+}
+
+func (a *Adapter) ggufPlan(opt WriteOptions) (*format.Plan, *gguf.Meta, error) {
+	groups, err := a.groups()
+	if err != nil {
+		return nil, nil, err
+	}
+	var alphas []float32
+	var size int64
+	for _, g := range groups {
+		for _, p := range g.pairs {
+			if p.Rank == g.rank {
+				alphas = append(alphas, float32(p.Alpha()))
+			} else {
+				alphas = append(alphas, float32(float64(p.Scale)*float64(g.rank)))
+			}
+			size += int64(p.B.Rows) * int64(p.A.Cols)
+		}
+	}
+	alpha := common(alphas)
+	if alpha == 0 { // would mean a factor of 1
+		alpha = float32(groups[0].rank)
+	}
+	plan := &format.Plan{}
+	for _, g := range groups {
+		if err := g.plan(plan, alpha, opt.Type); err != nil {
+			return nil, nil, err
+		}
+	}
+	meta := &gguf.Meta{}
+	meta.Set("general.architecture", a.Arch)
+	meta.Set("general.type", "adapter")
+	meta.Set("adapter.type", "lora")
+	if opt.Name != "" {
+		meta.Set("general.name", opt.Name)
+	} else {
+		arch.NameKeys(meta, a.Name, -size)
+	}
+	meta.Set("adapter.lora.alpha", alpha)
+	if len(a.Invocation) > 0 {
+		meta.Set("adapter.alora.invocation_tokens", a.Invocation)
+	}
+	meta.Set("general.quantization_version", uint32(2))
+	extra := opt.extra(a)
+	var keys []string
+	for k := range extra {
+		if strings.HasPrefix(k, "graft.") {
+			keys = append(keys, k)
+		} else if _, asked := opt.Extra[k]; asked {
+			return nil, nil, fmt.Errorf("adapter: extra metadata %s: the key must begin with graft.", k)
+		}
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		meta.Set(k, extra[k])
+	}
+	return plan, meta, nil
+}
+
+// plan adds the two tensors of a group, B multiplied by what alpha / rank lacks.
+func (g *group) plan(plan *format.Plan, alpha float32, typ format.Type) error {
+	first := g.pairs[0]
+	out, in := first.B.Rows, first.A.Cols
+	n := max(g.count, 1)
+	a := Matrix{Rows: n * g.rank, Cols: in, Data: make([]float32, n*g.rank*in)}
+	b := Matrix{Rows: n * out, Cols: g.rank, Data: make([]float32, n*out*g.rank)}
+	for _, p := range g.pairs {
+		e := max(p.Expert, 0)
+		copy(a.Data[e*g.rank*in:], p.A.Data)
+		factor := float32(float64(p.Scale) * float64(g.rank) / float64(alpha))
+		if math.Abs(float64(factor)-1) < 1e-6 { // the rounding of alpha to float32, no more
+			factor = 1
+		}
+		for i := range out {
+			dst := b.Row(e*out + i)
+			for j, x := range p.B.Row(i) {
+				dst[j] = x * factor
+			}
+		}
+	}
+	shapeA, shapeB := dims(a), dims(b)
+	if g.count > 0 {
+		shapeA, shapeB = []int64{int64(n), int64(g.rank), int64(in)}, []int64{int64(n), int64(out), int64(g.rank)}
+	}
+	if g.target == "token_embd.weight" { // flipped, see finish
+		a, b = b, a.transposed()
+		shapeA, shapeB = dims(a), dims(b)
+	}
+	if err := output(plan, g.target+".lora_a", typ, shapeA, a); err != nil {
+		return err
+	}
+	return output(plan, g.target+".lora_b", typ, shapeB, b)
+}

@@ -1,0 +1,165 @@
+package adapter
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/safetensors"
+	"github.com/graft-lora/graft/internal/atomicfile"
+)
+
+// WritePEFT writes a as a PEFT folder. The folder appears whole or not at all; with
+// opt.Into each of its two files does. a must be resolved. Ranks and alphas that
+// differ stand in rank_pattern and alpha_pattern; rslora is folded into alpha.
+func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
+	if !a.resolved {
+		return errUnresolved
+	}
+	pairs := slices.Clone(a.Pairs)
+	slices.SortStableFunc(pairs, func(x, y *Pair) int { return strings.Compare(x.Module, y.Module) })
+	for _, p := range pairs {
+		if p.Module == "" {
+			return format.Unsupported("%s has no name in Hugging Face's terms", p.Target)
+		}
+	}
+	plan, err := a.peftPlan(pairs, opt.Type)
+	if err != nil {
+		return err
+	}
+	config, err := a.peftConfig(pairs, opt)
+	if err != nil {
+		return err
+	}
+	metadata := opt.extra(a)
+	metadata["format"] = "pt"
+	order := safetensors.WriteOptions{Force: opt.Force, MetadataKeys: []string{"format"}}
+	if opt.Into {
+		w, err := safetensors.Create(filepath.Join(dir, peftWeightsName), plan, metadata, order)
+		if err != nil {
+			return err
+		}
+		if err := carry(plan, w); err != nil {
+			return err
+		}
+		return atomicfile.WriteFile(filepath.Join(dir, peftConfigName), config, opt.Force)
+	}
+	d, err := atomicfile.CreateDir(dir, opt.Force)
+	if err != nil {
+		return err
+	}
+	defer d.Abort()
+	w, err := safetensors.Create(d.Join(peftWeightsName), plan, metadata, order)
+	if err != nil {
+		return err
+	}
+	if err := carry(plan, w); err != nil {
+		return err
+	}
+	if err := d.WriteFile(peftConfigName, config); err != nil {
+		return err
+	}
+	return d.Commit()
+}
+
+func (a *Adapter) peftPlan(pairs []*Pair, typ format.Type) (*format.Plan, error) {
+	plan := &format.Plan{}
+	for _, p := range pairs {
+		b, magnitude := a.hf(p)
+		key := peftPrefix + p.Module
+		put := func(suffix string, m Matrix) error { return output(plan, key+suffix, typ, dims(m), m) }
+		if p.embedding {
+			if err := put(".lora_embedding_A", b.transposed()); err != nil {
+				return nil, err
+			}
+			if err := put(".lora_embedding_B", p.A.transposed()); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := put(".lora_A.weight", p.A); err != nil {
+			return nil, err
+		}
+		if err := put(".lora_B.weight", b); err != nil {
+			return nil, err
+		}
+		if magnitude != nil {
+			m := Matrix{Rows: 1, Cols: len(magnitude), Data: magnitude}
+			if err := output(plan, key+".lora_magnitude_vector", typ, []int64{int64(m.Cols)}, m); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return plan, nil
+}
+
+// peftConfig makes adapter_config.json.
+func (a *Adapter) peftConfig(pairs []*Pair, opt WriteOptions) ([]byte, error) {
+	var ranks []int
+	var alphas []float64
+	dora := 0
+	for _, p := range pairs {
+		ranks = append(ranks, p.Rank)
+		alphas = append(alphas, p.Alpha())
+		if p.Magnitude != nil {
+			dora++
+		}
+	}
+	if dora != 0 && dora != len(pairs) {
+		return nil, format.Unsupported("PEFT has DoRA for all modules or for none; here %d of %d have it", dora, len(pairs))
+	}
+	rank, alpha := common(ranks), common(alphas)
+	rankPattern, alphaPattern := map[string]int{}, map[string]float64{}
+	for _, p := range pairs {
+		if p.Rank != rank {
+			rankPattern[p.Module] = p.Rank
+		}
+		if p.Alpha() != alpha {
+			alphaPattern[p.Module] = p.Alpha()
+		}
+	}
+	base := any(nil)
+	if opt.Base != "" {
+		base = opt.Base
+	} else if a.Base != "" {
+		base = a.Base
+	}
+	c := map[string]any{
+		"alpha_pattern": alphaPattern, "auto_mapping": nil, "base_model_name_or_path": base, "bias": "none",
+		"fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": true, "layers_pattern": nil,
+		"layers_to_transform": nil, "lora_alpha": alpha, "lora_dropout": opt.Dropout, "modules_to_save": nil,
+		"peft_type": "LORA", "r": rank, "rank_pattern": rankPattern, "revision": nil, "target_modules": a.targetModules(pairs),
+		"task_type": "CAUSAL_LM", "use_dora": dora > 0, "use_rslora": false,
+	}
+	if len(a.Invocation) > 0 {
+		c["alora_invocation_tokens"] = a.Invocation
+	}
+	b, err := json.MarshalIndent(c, "", "  ")
+	return append(b, '\n'), err
+}
+
+// targetModules lists the last parts of the modules' names if these mean exactly
+// the modules of the adapter, else whole names.
+func (a *Adapter) targetModules(pairs []*Pair) []string {
+	last := func(s string) string { return s[strings.LastIndexByte(s, '.')+1:] }
+	short, have := map[string]bool{}, map[string]bool{}
+	var whole []string
+	for _, p := range pairs {
+		short[last(p.Module)] = true
+		have[p.Module] = true
+		whole = append(whole, p.Module)
+	}
+	for _, module := range a.modules {
+		if short[last(module)] && !have[module] {
+			return whole
+		}
+	}
+	var names []string
+	for s := range short {
+		names = append(names, s)
+	}
+	slices.Sort(names)
+	return names
+}
