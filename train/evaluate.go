@@ -2,8 +2,11 @@ package train
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"slices"
 
+	"github.com/graft-lora/graft/internal/tokenizer"
 	"github.com/graft-lora/graft/train/data"
 	"github.com/graft-lora/graft/train/model"
 )
@@ -28,11 +31,14 @@ type moments struct {
 
 func (m *moments) add(losses []float32) {
 	for _, l := range losses {
-		x := float64(l)
-		m.sum += x
-		m.sq += float64(x * x)
+		m.one(float64(l))
 	}
-	m.n += len(losses)
+}
+
+func (m *moments) one(x float64) {
+	m.n++
+	m.sum += x
+	m.sq += float64(x * x)
 }
 
 // mean is the mean with its standard error.
@@ -71,4 +77,55 @@ func Evaluate(ctx context.Context, m *model.Model, samples []data.Sample, limit 
 	r.Loss, r.LossError = all.mean()
 	r.Perplexity = math.Exp(r.Loss)
 	return r, nil
+}
+
+// Windows cuts a text into windows of n tokens as llama-perplexity does: the tokens of
+// the whole text, whatever does not fill a window left out, BOS in place of a window's first
+// token if the model wants one, and the loss taken on its second half only, so that
+// every prediction has a context. A text that does not fill a window is an error.
+func (b *Base) Windows(text string, n int) ([]data.Sample, error) {
+	if n < 4 {
+		return nil, fmt.Errorf("train: windows of %d tokens", n)
+	}
+	ids := b.Tokenizer.Encode(text, tokenizer.EncodeOptions{AddSpecial: true})
+	if len(ids) < n {
+		return nil, fmt.Errorf("train: the text has %d tokens, which do not fill a window of %d", len(ids), n)
+	}
+	var windows []data.Sample
+	for ; len(ids) >= n; ids = ids[n:] {
+		s := data.Sample{IDs: slices.Clone(ids[:n]), Train: make([]bool, n)}
+		if b.Tokenizer.AddsBOS() {
+			s.IDs[0] = b.Tokenizer.BOS()
+		}
+		for i := n/2 + 1; i < n; i++ {
+			s.Train[i] = true
+		}
+		windows = append(windows, s)
+	}
+	return windows, nil
+}
+
+// EvalData reads what a model is evaluated on: a text in windows of context tokens,
+// or records, of which the answers count.
+func (b *Base) EvalData(path string, context int, o data.Options, f data.Fields) ([]data.Sample, error) {
+	isRecords, err := data.IsRecords(path)
+	if err != nil {
+		return nil, err
+	}
+	if !isRecords {
+		text, err := data.ReadText(path)
+		if err != nil {
+			return nil, err
+		}
+		samples, err := b.Windows(text, context)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return samples, nil
+	}
+	set, err := b.Encoder(context, o).Read(path, f)
+	if err != nil {
+		return nil, err
+	}
+	return set.Samples, nil
 }

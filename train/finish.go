@@ -3,12 +3,15 @@ package train
 import (
 	"encoding/json"
 	"path/filepath"
+	"strconv"
 	"time"
 
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/internal/atomicfile"
 )
 
-// finish writes the adapter, the curve and the record.
+// finish writes the adapter, the curve and, last, the record.
 func (r *runner) finish() (Result, error) {
 	r.tell(Progress{Phase: "saving", Done: r.state.Step, Total: r.steps})
 	s := &r.state
@@ -16,6 +19,16 @@ func (r *runner) finish() (Result, error) {
 		Steps: s.Step, Sequences: s.Sequences, Tokens: s.Tokens, Trained: s.Trained,
 		Loss: s.Loss, Smooth: s.Smooth, EvalFirst: s.EvalFirst, EvalLast: s.EvalLast,
 		Parameters: r.lora.count(), TokensPerSecond: r.pace,
+	}
+	if err := r.writeAdapter(); err != nil {
+		return res, err
+	}
+	for _, name := range []string{GGUFFile, "adapter_config.json", "adapter_model.safetensors"} {
+		list, err := digestFiles(filepath.Join(r.cfg.Output, name))
+		if err != nil {
+			return res, err
+		}
+		res.Files = append(res.Files, list...)
 	}
 	lines, err := ReadLog(filepath.Join(r.cfg.Output, LogFile))
 	if err != nil {
@@ -34,4 +47,27 @@ func (r *runner) finish() (Result, error) {
 		return res, err
 	}
 	return res, atomicfile.WriteFile(filepath.Join(r.cfg.Output, RecordFile), append(b, '\n'), true)
+}
+
+// writeAdapter writes the adapter for PEFT and for llama.cpp: the same numbers.
+func (r *runner) writeAdapter() error {
+	a, err := r.lora.file(filepath.Base(r.cfg.Output), r.base)
+	if err != nil {
+		return err
+	}
+	opt := adapter.WriteOptions{Type: format.F16, Force: true, Into: true, Dropout: r.cfg.Adapter.Dropout, Extra: map[string]string{
+		"graft.version":       Version(),
+		"graft.base.sha256":   r.state.Inputs["base"],
+		"graft.data.sha256":   r.state.Inputs["data"],
+		"graft.train.steps":   strconv.Itoa(r.state.Step),
+		"graft.train.seed":    strconv.FormatUint(r.cfg.Seed, 10),
+		"graft.train.samples": r.samples,
+	}}
+	if r.cfg.Adapter.Float32 {
+		opt.Type = format.F32
+	}
+	if err := adapter.WriteGGUF(filepath.Join(r.cfg.Output, GGUFFile), a, opt); err != nil {
+		return err
+	}
+	return adapter.WritePEFT(r.cfg.Output, a, opt)
 }

@@ -119,6 +119,11 @@ func Run(ctx context.Context, c Config, mode Mode, progress func(Progress)) (Res
 	if err := r.read(); err != nil {
 		return Result{}, err
 	}
+	if c.Adapter.From != "" {
+		if err := r.startFrom(c.Adapter.From); err != nil {
+			return Result{}, err
+		}
+	}
 	return r.run(ctx, from)
 }
 
@@ -211,6 +216,19 @@ func (r *runner) read() error {
 		r.train, r.held = data.Split(r.train, c.HeldOutPart, c.Seed)
 	}
 	return nil
+}
+
+// startFrom takes an adapter that exists for the one to train.
+func (r *runner) startFrom(path string) (err error) {
+	if r.inputs["adapter"], err = digestPath(path); err != nil {
+		return err
+	}
+	a, err := r.base.LoadAdapter(path)
+	if err != nil {
+		return err
+	}
+	r.lora, err = wrapLoRA(r.base.Model, a, &r.cfg.Adapter)
+	return err
 }
 
 // run trains, from a checkpoint or from the beginning, and writes what came of it.
