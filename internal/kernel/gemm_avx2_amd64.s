@@ -185,8 +185,7 @@ loop:
 
 // func turn6(dst, src []float32, stride, quads int)
 //
-// As turn8x16, for 6 rows whose transpose has no gaps: each store of 8 elements is
-// overwritten from its seventh on by the next.
+// As turn8x16, for 6 rows whose transpose has no gaps.
 TEXT ·turn6(SB), NOSPLIT, $0-64
 	MOVQ dst_base+0(FP), DI
 	MOVQ src_base+24(FP), SI
@@ -211,10 +210,18 @@ loop:
 	VUNPCKHPD   Y6, Y4, Y1
 	VUNPCKLPD   Y7, Y5, Y2
 	VUNPCKHPD   Y7, Y5, Y3
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     Y1, 24(DI)
-	VMOVUPS     Y2, 48(DI)
-	VMOVUPS     Y3, 72(DI)
+	VMOVUPS     X0, (DI)
+	VEXTRACTF128 $1, Y0, X4
+	VMOVLPS     X4, 16(DI)
+	VMOVUPS     X1, 24(DI)
+	VEXTRACTF128 $1, Y1, X4
+	VMOVLPS     X4, 40(DI)
+	VMOVUPS     X2, 48(DI)
+	VEXTRACTF128 $1, Y2, X4
+	VMOVLPS     X4, 64(DI)
+	VMOVUPS     X3, 72(DI)
+	VEXTRACTF128 $1, Y3, X4
+	VMOVLPS     X4, 88(DI)
 	ADDQ        $96, DI
 	ADDQ        $16, SI
 	ADDQ        $16, R13

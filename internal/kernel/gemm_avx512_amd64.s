@@ -370,8 +370,7 @@ loop:
 
 // func turn12(dst, src []float32, stride, quads int)
 //
-// As turn16x32, for 12 rows whose transpose has no gaps: each store of 16 elements is
-// overwritten from its thirteenth on by the next.
+// As turn16x32, for 12 rows whose transpose has no gaps.
 TEXT ·turn12(SB), NOSPLIT, $0-64
 	MOVQ dst_base+0(FP), DI
 	MOVQ src_base+24(FP), SI
@@ -381,6 +380,8 @@ TEXT ·turn12(SB), NOSPLIT, $0-64
 	LEAQ (R9)(R9*2), R12
 	LEAQ (SI)(R9*4), R13
 	LEAQ (SI)(R9*8), R14
+	MOVL $0xFFF, AX
+	KMOVW AX, K1
 
 loop:
 	VMOVUPS      (SI), X0
@@ -403,10 +404,10 @@ loop:
 	VUNPCKHPD    Z6, Z4, Z1
 	VUNPCKLPD    Z7, Z5, Z2
 	VUNPCKHPD    Z7, Z5, Z3
-	VMOVUPS      Z0, (DI)
-	VMOVUPS      Z1, 48(DI)
-	VMOVUPS      Z2, 96(DI)
-	VMOVUPS      Z3, 144(DI)
+	VMOVUPS      Z0, K1, (DI)
+	VMOVUPS      Z1, K1, 48(DI)
+	VMOVUPS      Z2, K1, 96(DI)
+	VMOVUPS      Z3, K1, 144(DI)
 	ADDQ         $192, DI
 	ADDQ         $16, SI
 	ADDQ         $16, R13

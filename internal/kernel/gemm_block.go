@@ -2,18 +2,20 @@ package kernel
 
 const (
 	// maxDepth is how far along k a panel is used before the next rows of c: a panel
-	// of that depth and the rows of a that meet it stay in the first-level cache.
+	// of that depth and the rows of a that meet it stay near the core.
 	maxDepth = 640
-	// maxRows is how many rows of a are packed at once, and stay in the second-level
-	// cache while panels pass by. A multiple of every tile's height.
-	maxRows = 96
+	// jobRows and jobPanels are what a job of a large product takes at most: rows
+	// that stay in the second-level cache while the panels pass by. jobRows is a
+	// multiple of every tile's height.
+	jobRows   = 96
+	jobPanels = 4
 	// edgeRows is how many rows of a panel cut off by the matrix's edge go through
-	// the edge buffer at once, and the least that a job takes: a multiple of every
-	// tile's height.
+	// the edge buffer at once: a multiple of every tile's height.
 	edgeRows = 12
 	// sharedFloats bounds the block of the right-hand matrix that all workers use at
-	// once, 4 MiB; minPanels and minDepth are what it holds at least, whatever that
-	// takes, since each block costs a pass over the left matrix or over c.
+	// once, 4 MiB, and twice it that of the left one; minPanels and minDepth are what
+	// the former holds at least, whatever that takes, since each block costs a pass
+	// over the left matrix or over c.
 	sharedFloats = 1 << 20
 	minPanels    = 16
 	minDepth     = 64
@@ -28,11 +30,10 @@ const (
 )
 
 // scratch is the memory that one worker keeps between products: a panel, decodeGroup
-// decoded rows, maxRows·maxDepth packed elements of the left matrix, and for worker 0
-// the shared block of the right-hand matrix, each as large as the largest product so
-// far needed.
+// decoded rows, and for worker 0 the shared blocks of both matrices, each as large as
+// the largest product so far needed.
 type scratch struct {
-	panel, rows, left, shared, edge []float32
+	panel, rows, edge, left, right []float32
 
 	t   tile
 	own product // of a call without a pool
@@ -52,10 +53,10 @@ func grow(buf *[]float32, n int) []float32 {
 // product is one call: c[m, n] (+)= a·b, with element (i, q) of a at i·ai + q·ak and
 // element (q, j) of b at q·bk + j·bj, or b from w.
 //
-// A large product goes block by block of b, of kn along k from k0 and of nn columns
-// from j0: all workers make its panels in shared, then each takes some rows, packs
-// them, and runs over all panels. A product with few rows or few panels goes
-// directly: each job makes one panel and runs over its rows of a where they lie.
+// A large product goes block by block: kn along k from k0, nn columns from j0, mm rows
+// from i0. All workers pack the two sides into left and right, then multiply. A
+// product with few rows or few panels goes directly: each job makes one panel and
+// runs over its rows of a where they lie.
 type product struct {
 	step func(g *product, i int, s *scratch) // job i
 	pool *Pool
@@ -72,8 +73,11 @@ type product struct {
 	blockRows int // direct: rows of a job, of which there are blocks
 	blocks    int
 
-	k0, kn, j0, nn int // the shared block
-	shared         []float32
+	k0, kn, j0, nn, i0, mm int       // the block
+	left, right            []float32 // packed
+	fill                   func(g *product, i int, s *scratch)
+	fills                  int // jobs that make right
+	groups, perGroup       int // of panels in the block
 }
 
 // begin takes the pool, or scratch memory where there is none.
@@ -156,18 +160,18 @@ func (g *product) loop(n int, step func(g *product, i int, s *scratch)) {
 
 // rows computes rows r0 to r1 of the n columns from j0 over k elements from k0; b is
 // that part of the panel, or of b itself, with bk elements from row to row. left,
-// unless nil, has those rows of a packed, but for the last that fill no tile.
-func (g *product) rows(s *scratch, r0, r1, j0, n int, b []float32, bk, k0, k int, left []float32) {
+// unless nil, has those rows of a packed, tile after tile with step elements between,
+// but for the last rows that fill no tile.
+func (g *product) rows(s *scratch, r0, r1, j0, n int, b []float32, bk, k0, k int, left []float32, step int) {
 	t, width := &s.t, g.ts.width
 	t.b, t.bk, t.k = b, bk, k
 	t.load = g.acc || k0 > 0
 	cut := n != width && n != g.ts.narrow
-	for r := r0; r < r1; {
+	for i, r := 0, r0; r < r1; i++ {
 		h := r1 - r
 		if left != nil && h >= g.ts.height {
 			h = g.ts.height
-			t.a, t.ai, t.ak = left, 1, h
-			left = left[h*k:]
+			t.a, t.ai, t.ak = left[i*step:], 1, h
 		} else {
 			if cut {
 				h = min(h, edgeRows)
@@ -220,47 +224,62 @@ func (g *product) job(i int) (r0, r1, j0, n int) {
 	return r0, min(r0+g.blockRows, g.m), j0, min(g.ts.width, g.n-j0)
 }
 
-// share makes the shared block and multiplies by it: jobs calls of make fill it.
-func (g *product) share(j0, nn, k0, kn, jobs int, fill func(g *product, i int, s *scratch)) {
-	g.j0, g.nn, g.k0, g.kn = j0, nn, k0, kn
-	g.shared = grow(&g.s0.shared, ceil(nn, g.ts.width)*g.ts.width*kn)
+// share multiplies by nn columns from j0 and kn along k from k0 of the right-hand
+// matrix, whose panels the jobs of fill make.
+func (g *product) share(j0, nn, k0, kn, fills int, fill func(g *product, i int, s *scratch)) {
+	g.j0, g.nn, g.k0, g.kn, g.fills, g.fill = j0, nn, k0, kn, fills, fill
+	panels := ceil(nn, g.ts.width)
+	g.groups = ceil(panels, jobPanels)
+	g.perGroup = ceil(panels, g.groups)
+	g.groups = ceil(panels, g.perGroup)
+	g.right = grow(&g.s0.right, panels*g.ts.width*kn)
 	g.deepen(kn)
-	g.loop(jobs, fill)
-	n, r := 0, 0
-	for r < g.m {
-		r += g.guided(r)
-		n++
+	rows := ceil(g.m, jobRows)
+	if g.ts.height > 0 {
+		rows = min(rows, max(2*sharedFloats/kn/jobRows, 1))
+		g.left = grow(&g.s0.left, min(rows*jobRows, g.m)*kn)
 	}
-	g.loop(n, stepShared)
+	for g.i0 = 0; g.i0 < g.m; g.i0 += g.mm {
+		g.mm = min(rows*jobRows, g.m-g.i0)
+		lefts := 0
+		if g.ts.height > 0 {
+			lefts = ceil(g.mm, jobRows)
+		}
+		g.loop(g.fills+lefts, stepBoth)
+		g.loop(ceil(g.mm, jobRows)*g.groups, stepShared)
+		g.fills = 0
+	}
 }
 
-// guided is the number of rows of the job that begins at row r: fewer towards the
-// end, so that the workers finish together.
-func (g *product) guided(r int) int {
-	h := min(ceil(g.m-r, 2*g.pool.Threads()), maxRows)
-	return min(ceil(h, edgeRows)*edgeRows, g.m-r)
+// stepBoth packs some of the left or of the right-hand side.
+func stepBoth(g *product, i int, s *scratch) {
+	if i < g.fills {
+		g.fill(g, i, s)
+		return
+	}
+	r := (i - g.fills) * jobRows
+	h := g.ts.height
+	for end := min(r+jobRows, g.mm); r+h <= end; r += h {
+		g.ts.packLeft(g.left[r*g.kn:], g.a.Data[(g.i0+r)*g.ai+g.k0*g.ak:], g.ai, g.ak, g.kn)
+	}
 }
 
-// stepShared multiplies some rows of a by the shared block.
+// stepShared multiplies some rows of the left block by some panels of the right one.
 func stepShared(g *product, i int, s *scratch) {
-	r0 := 0
-	for range i {
-		r0 += g.guided(r0)
-	}
-	r1 := r0 + g.guided(r0)
+	r := i / g.groups * jobRows
+	end := min(r+jobRows, g.mm)
+	j0 := i % g.groups * g.perGroup * g.ts.width
+	j1 := min(j0+g.perGroup*g.ts.width, g.nn)
 	width, height := g.ts.width, g.ts.height
 	for q := 0; q < g.kn; q += g.depth {
 		k := min(g.depth, g.kn-q)
-		var left []float32
-		if height > 0 {
-			left = grow(&s.left, maxRows*ceil(maxDepth, 8)*8+4)
-			for r := 0; r+height <= r1-r0; r += height {
-				g.ts.packLeft(left[r*k:], g.a.Data[(r0+r)*g.ai+(g.k0+q)*g.ak:], g.ai, g.ak, k)
+		for j := j0; j < j1; j += width {
+			var left []float32
+			if height > 0 && end-r >= height {
+				left = g.left[r*g.kn+q*height:]
 			}
-		}
-		for j := 0; j < g.nn; j += width {
-			panel := g.shared[j*g.kn+q*width:]
-			g.rows(s, r0, r1, g.j0+j, min(width, g.nn-j), panel, width, g.k0+q, k, left)
+			panel := g.right[j*g.kn+q*width:]
+			g.rows(s, g.i0+r, g.i0+end, g.j0+j, min(width, g.nn-j), panel, width, g.k0+q, k, left, height*g.kn)
 		}
 	}
 }
@@ -303,7 +322,7 @@ func (g *product) pack(panel []float32, j0, n, k0, k int) {
 // stepPack packs a shared panel.
 func stepPack(g *product, i int, _ *scratch) {
 	j := i * g.ts.width
-	g.pack(g.shared[j*g.kn:], g.j0+j, min(g.ts.width, g.nn-j), g.k0, g.kn)
+	g.pack(g.right[j*g.kn:], g.j0+j, min(g.ts.width, g.nn-j), g.k0, g.kn)
 }
 
 // stepGemm packs a panel, a block of k at a time, and multiplies. Where there are few
@@ -319,6 +338,6 @@ func stepGemm(g *product, i int, s *scratch) {
 			b = grow(&s.panel, g.depth*bk)
 			g.pack(b, j0, n, k0, k)
 		}
-		g.rows(s, r0, r1, j0, n, b, bk, k0, k, nil)
+		g.rows(s, r0, r1, j0, n, b, bk, k0, k, nil, 0)
 	}
 }

@@ -57,7 +57,7 @@ func (g *product) decode(s *scratch, panel []float32, j0, n int) {
 // stepDecodeNT decodes a shared panel.
 func stepDecodeNT(g *product, i int, s *scratch) {
 	j := i * g.ts.width
-	g.decode(s, g.shared[j*g.kn:], g.j0+j, min(g.ts.width, g.nn-j))
+	g.decode(s, g.right[j*g.kn:], g.j0+j, min(g.ts.width, g.nn-j))
 }
 
 // stepNT decodes a panel and multiplies all rows by it.
@@ -67,7 +67,7 @@ func stepNT(g *product, i int, s *scratch) {
 	j0, n := i*width, min(width, g.n-i*width)
 	g.decode(s, panel, j0, n)
 	for k0 := 0; k0 < g.k; k0 += g.depth {
-		g.rows(s, 0, g.m, j0, n, panel[k0*width:], width, k0, min(g.depth, g.k-k0), nil)
+		g.rows(s, 0, g.m, j0, n, panel[k0*width:], width, k0, min(g.depth, g.k-k0), nil, 0)
 	}
 }
 
@@ -102,6 +102,6 @@ func stepDecodeNN(g *product, i int, s *scratch) {
 	rows := grow(&s.rows, decodeGroup*g.n)[:h*g.n]
 	g.w.DecodeRows(rows, g.k0+q)
 	for j := 0; j < g.n; j += width {
-		g.ts.packRows(g.shared[j*g.kn+q*width:], rows[j:], g.n, h, min(width, g.n-j))
+		g.ts.packRows(g.right[j*g.kn+q*width:], rows[j:], g.n, h, min(width, g.n-j))
 	}
 }

@@ -47,7 +47,7 @@ func (ts *tiles) zeroCols(dst []float32, k, j int) {
 }
 
 // packLeft packs k elements of height rows, element (i, q) of src being at i·ai + q·ak
-// where one of the strides is 1. It may write 4 elements more than height·k.
+// where one of the strides is 1.
 func (ts *tiles) packLeft(dst, src []float32, ai, ak, k int) {
 	if ak != 1 {
 		ts.copyLeft(dst, src, ak, k)

@@ -170,38 +170,66 @@ func TestProducts(t *testing.T) {
 			for range 15 {
 				checkProduct(t, r, pools[r.IntN(5)], f, r.IntN(60), r.IntN(80), r.IntN(100), r.IntN(2) == 0)
 			}
-			for i, p := range pools { // several blocks of k, and of rows
-				checkProduct(t, r, p, f, 97+i, 33, 2*maxDepth+5, i%2 == 0)
+			for i, p := range pools { // packed on both sides, cut off everywhere
+				checkProduct(t, r, p, f, 97+i, 150+i, 30+i, i%2 == 0)
 			}
+			checkProduct(t, r, pools[1], f, 40, 135, maxDepth+5, true)
+			checkProduct(t, r, pools[2], f, 20, 20, maxDepth+6, false)
 			checkProduct(t, r, pools[2], f, 300, 70, 40, true)
 		}
 	})
 }
 
-// TestSharedBlocks makes MulNN decode in more than one block.
-func TestSharedBlocks(t *testing.T) {
+// TestBlocks runs products that take several blocks of each kind, and compares some
+// elements with their chains.
+func TestBlocks(t *testing.T) {
 	p := NewPool(2)
 	defer p.Close()
-	const in, out = 9000, 150
-	r := rand.New(rand.NewPCG(5, 6))
-	dy, _ := randMat(r, 2, out, 1)
-	w, _ := randMat(r, out, in, 0)
-	var first []float32
 	eachTier(t, func(t *testing.T) {
-		dx := NewMat(2, in)
-		MulNN(p, dx, dy, w, false)
-		for _, j := range []int{0, 1, 4999, 8998, 8999} {
-			want := chain(0, out, func(q int) float32 { return dy.Data[dy.Stride+q] }, func(q int) float32 { return w.Data[q*w.Stride+j] })
-			if got := dx.Row(1)[j]; got != want {
-				t.Errorf("column %d is %x, want %x", j, got, want)
+		for _, s := range []struct{ m, n, k int }{
+			{2, 9000, 150},   // MulNN: blocks of k
+			{50, 2100, 600},  // all: blocks of columns or of k
+			{700, 200, 4000}, // blocks of rows
+		} {
+			if cpu.Current() == cpu.Generic && s.m*s.n*s.k > 1e8 {
+				continue // slow, and the same code
 			}
-		}
-		if first == nil {
-			first = dx.Data
-		}
-		for i, v := range dx.Data {
-			if math.Float32bits(v) != math.Float32bits(first[i]) {
-				t.Fatalf("element %d differs between tiers", i)
+			r := rand.New(rand.NewPCG(5, 6))
+			a, b, c := NewMat(s.m, s.k), NewMat(s.k, s.n), NewMat(s.m, s.n)
+			for _, m := range []Mat{a, b, c} {
+				for i := range m.Data {
+					m.Data[i] = r.Float32() - 0.5
+				}
+			}
+			old := append([]float32(nil), c.Data...)
+			for _, f := range forms {
+				copy(c.Data, old)
+				a, b := a, b
+				if f.turnA {
+					a.Rows, a.Cols, a.Stride = s.k, s.m, s.m
+				}
+				if f.turnB {
+					b.Rows, b.Cols, b.Stride = s.n, s.k, s.k
+				}
+				switch f.name {
+				case "MulNT":
+					MulNT(p, c, a, b, true)
+				case "MulNN":
+					MulNN(p, c, a, b, true)
+				default:
+					f.run(p, c, a, b, true)
+				}
+				ea, eb := at(a, f.turnA), at(b, f.turnB)
+				for n := range 400 {
+					i, j := r.IntN(s.m), r.IntN(s.n)
+					if n == 0 {
+						i, j = s.m-1, s.n-1
+					}
+					want := chain(old[i*s.n+j], s.k, func(q int) float32 { return ea(i, q) }, func(q int) float32 { return eb(q, j) })
+					if got := c.Row(i)[j]; got != want {
+						t.Fatalf("%s %dx%dx%d: row %d, column %d is %x, want %x", f.name, s.m, s.n, s.k, i, j, got, want)
+					}
+				}
 			}
 		}
 	})

@@ -36,7 +36,7 @@ type tiles struct {
 	// turn writes the transpose of 4·quads columns of group rows of src, a row of
 	// group elements every width elements of dst; copy copies k rows of width
 	// elements to rows that touch. The same for the left matrix, with height
-	// elements to the row; turnLeft may write 4 elements more.
+	// elements to the row.
 	turn, turnLeft func(dst, src []float32, stride, quads int)
 	copy, copyLeft func(dst, src []float32, stride, k int)
 }
