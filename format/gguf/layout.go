@@ -26,6 +26,9 @@ type WriteOptions struct {
 	NoTensorFirst bool
 }
 
+// maxAlignment is the largest alignment that is written: a page of any machine.
+const maxAlignment = 1 << 16
+
 // Layout is where everything stands in the files that a plan becomes. It is known
 // before any tensor is made.
 type Layout struct {
@@ -110,8 +113,8 @@ func checkMeta(meta *Meta) (alignment int64, err error) {
 		return defaultAlignment, nil
 	}
 	a, ok := v.(uint32)
-	if !ok || a < 8 || a&(a-1) != 0 {
-		return 0, fmt.Errorf("metadata %s: %v is not a u32 power of two of 8 or more", keyAlignment, v)
+	if !ok || a < 8 || a > maxAlignment || a&(a-1) != 0 {
+		return 0, fmt.Errorf("metadata %s: %v is not a u32 power of two from 8 to %d", keyAlignment, v, maxAlignment)
 	}
 	return int64(a), nil
 }

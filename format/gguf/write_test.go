@@ -269,6 +269,7 @@ func TestRefused(t *testing.T) {
 		"empty key":      {with("", "x"), nil, WriteOptions{}},
 		"bad key":        {with("\xff", "x"), nil, WriteOptions{}},
 		"alignment 4":    {with(keyAlignment, uint32(4)), nil, WriteOptions{}},
+		"alignment 2^17": {with(keyAlignment, uint32(1<<17)), nil, WriteOptions{}},
 		"alignment i32":  {with(keyAlignment, int32(32)), nil, WriteOptions{}},
 		"two names":      {&Meta{}, []*format.Output{good, good}, WriteOptions{}},
 		"no name":        {&Meta{}, []*format.Output{{Type: format.F32, Shape: []int64{0}}}, WriteOptions{}},
