@@ -8,7 +8,8 @@ import (
 	"github.com/graft-lora/graft/internal/kernel"
 )
 
-// Term is what one adapter does to a matrix W (rows x cols): it adds
+// Term is what one adapter does to a matrix W (rows x cols), or to one of a stack of
+// matrices: it adds
 //
 //	D = Scale * B * A
 //
@@ -19,9 +20,10 @@ type Term struct {
 	B         kernel.Mat // rows x rank
 	Scale     float32
 	Magnitude []float32 // len rows, or nil
+	Row       int64     // the row of the stack at which the matrix begins
 }
 
-// Delta is the change that one or several adapters make to one matrix, the sum of
+// Delta is the change that one or several adapters make to one tensor, the sum of
 // what its terms do to the base. It is never formed as a whole: rows of it are, as they are
 // needed. It is read-only and safe for concurrent use.
 type Delta struct {
@@ -29,14 +31,14 @@ type Delta struct {
 	Terms      []Term
 }
 
-// NewDelta checks that the terms fit a rows x cols matrix.
+// NewDelta checks that the terms fit a tensor of rows x cols.
 func NewDelta(rows, cols int64, terms []Term) (*Delta, error) {
 	for _, t := range terms {
-		if int64(t.A.Cols) != cols || int64(t.B.Rows) != rows || t.A.Rows != t.B.Cols {
+		if int64(t.A.Cols) != cols || t.Row < 0 || t.Row+int64(t.B.Rows) > rows || t.A.Rows != t.B.Cols {
 			return nil, fmt.Errorf("adapter matrices A %dx%d and B %dx%d do not fit a %dx%d weight", t.A.Rows, t.A.Cols, t.B.Rows, t.B.Cols, rows, cols)
 		}
-		if t.Magnitude != nil && int64(len(t.Magnitude)) != rows {
-			return nil, fmt.Errorf("%d magnitudes do not fit a weight of %d rows", len(t.Magnitude), rows)
+		if t.Magnitude != nil && len(t.Magnitude) != t.B.Rows {
+			return nil, fmt.Errorf("%d magnitudes do not fit a weight of %d rows", len(t.Magnitude), t.B.Rows)
 		}
 	}
 	return &Delta{Rows: rows, Cols: cols, Terms: terms}, nil
@@ -46,31 +48,34 @@ func NewDelta(rows, cols int64, terms []Term) (*Delta, error) {
 // base, into dst (the same length). A product is a chain in the order of the rank,
 // scaled afterwards, as llama.cpp and PEFT do.
 func (d *Delta) Change(dst, base []float32, row int64) {
-	n, cols := int(int64(len(dst))/d.Cols), int(d.Cols)
-	if len(d.Terms) == 0 {
-		clear(dst)
-		return
-	}
-	out := kernel.Mat{Data: dst, Rows: n, Cols: cols, Stride: cols}
-	for i, t := range d.Terms {
-		if i == 1 {
-			out = kernel.NewMat(n, cols)
+	cols := int(d.Cols)
+	clear(dst)
+	var tmp kernel.Mat
+	for i := range d.Terms {
+		t := &d.Terms[i]
+		// The rows that the block and the term have in common.
+		from := max(row, t.Row)
+		to := min(row+int64(len(dst)/cols), t.Row+int64(t.B.Rows))
+		if from >= to {
+			continue
 		}
-		kernel.GemmNN(nil, out, t.B.Sub(int(row), int(row)+n, 0, t.B.Cols), t.A, false)
-		change := out.Data[:len(dst)]
+		n := int(to - from)
+		if tmp.Rows < n {
+			tmp = kernel.NewMat(n, cols)
+		}
+		first := int(from - t.Row)
+		kernel.GemmNN(nil, tmp.Sub(0, n, 0, cols), t.B.Sub(first, first+n, 0, t.B.Cols), t.A, false)
+		change := tmp.Data[:n*cols]
 		for j := range change {
 			change[j] *= t.Scale
 		}
+		off := int(from-row) * cols
 		if t.Magnitude != nil {
 			for k := range n {
-				renorm(change[k*cols:(k+1)*cols], base[k*cols:(k+1)*cols], t.Magnitude[row+int64(k)])
+				renorm(change[k*cols:(k+1)*cols], base[off+k*cols:off+(k+1)*cols], t.Magnitude[first+k])
 			}
 		}
-		if i > 0 {
-			for j, v := range change {
-				dst[j] += v
-			}
-		}
+		kernel.Add(dst[off:off+len(change)], change)
 	}
 }
 

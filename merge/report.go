@@ -1,7 +1,9 @@
 package merge
 
 import (
+	"fmt"
 	"math"
+	"strings"
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/quant"
@@ -131,6 +133,43 @@ func (t *tally) count(raw, merged []byte, base, now, delta []float32, row int64)
 			}
 		}
 	}
+}
+
+// ByKind groups tensors by what they are in their layer and by type, in the order of
+// first appearance: "attn_q.weight (30)". The numbers are those of the group as a whole.
+func (r *Report) ByKind() []*TensorSurvival {
+	type group struct {
+		t   *TensorSurvival
+		all sums
+		n   int
+	}
+	var order []*group
+	groups := map[[2]string]*group{}
+	for _, t := range r.tallies {
+		name := t.t.Name
+		if rest, ok := strings.CutPrefix(name, "blk."); ok {
+			_, name, _ = strings.Cut(rest, ".")
+		}
+		key := [2]string{name, t.t.Type}
+		g := groups[key]
+		if g == nil {
+			g = &group{t: &TensorSurvival{Name: name, Type: t.t.Type, Method: t.t.Method}}
+			groups[key] = g
+			order = append(order, g)
+		}
+		g.n++
+		g.all.add(t.all)
+		g.t.Elements += t.t.Elements
+	}
+	var out []*TensorSurvival
+	for _, g := range order {
+		g.t.Survival = g.all.survival(g.t.Elements)
+		if g.n > 1 {
+			g.t.Name = fmt.Sprintf("%s (%d)", g.t.Name, g.n)
+		}
+		out = append(out, g.t)
+	}
+	return out
 }
 
 // Finish computes the survival of all tensors together, after the plan was run.

@@ -1,0 +1,61 @@
+package merge
+
+import (
+	"fmt"
+
+	"github.com/graft-lora/graft/format/adapter"
+	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/internal/kernel"
+)
+
+// Weighted is an adapter with the factor the user gives it.
+type Weighted struct {
+	*adapter.Adapter
+	Factor float32
+}
+
+// NewDeltas resolves the adapters against base and gathers what they do to each of
+// its tensors. The adapters' matrices are shared, not copied.
+func NewDeltas(base *arch.Model, adapters []Weighted) (Deltas, error) {
+	terms := map[string][]Term{}
+	for _, a := range adapters {
+		if err := a.Resolve(base); err != nil {
+			return nil, err
+		}
+		for _, p := range a.Pairs {
+			t := termOf(p)
+			t.Scale *= a.Factor
+			if p.Expert > 0 {
+				t.Row = int64(p.Expert) * int64(p.B.Rows)
+			}
+			terms[p.Target] = append(terms[p.Target], t)
+		}
+	}
+	ds := Deltas{}
+	for name, ts := range terms {
+		v := base.View(name)
+		if v == nil {
+			return nil, fmt.Errorf("%s has no tensor %s, which an adapter changes", base.Path, name)
+		}
+		rows, cols := v.Rows.Dims()
+		d, err := NewDelta(rows, cols, ts)
+		if err != nil {
+			return nil, fmt.Errorf("tensor %s: %w", name, err)
+		}
+		ds[name] = d
+	}
+	return ds, nil
+}
+
+// termOf is a pair as a term of a delta; the matrices are the pair's.
+func termOf(p *adapter.Pair) Term {
+	return Term{A: matOf(p.A), B: matOf(p.B), Scale: p.Scale, Magnitude: p.Magnitude}
+}
+
+func matOf(m adapter.Matrix) kernel.Mat {
+	return kernel.Mat{Data: m.Data, Rows: m.Rows, Cols: m.Cols, Stride: m.Cols}
+}
+
+func matrixOf(m kernel.Mat) adapter.Matrix {
+	return adapter.Matrix{Rows: m.Rows, Cols: m.Cols, Data: m.Data}
+}
