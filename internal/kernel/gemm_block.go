@@ -7,8 +7,10 @@ const (
 	// jobRows and jobPanels are what a job of a large product takes at most: rows
 	// that stay in the second-level cache while the panels pass by. jobRows is a
 	// multiple of every tile's height.
-	jobRows   = 96
+	jobRows   = 192
 	jobPanels = 4
+	// leftRows is how many rows of the left matrix a job packs.
+	leftRows = 48
 	// edgeRows is how many rows of a panel cut off by the matrix's edge go through
 	// the edge buffer at once: a multiple of every tile's height.
 	edgeRows = 12
@@ -20,10 +22,11 @@ const (
 	minPanels    = 16
 	minDepth     = 64
 	// directPanels and directRows: up to so many panels, or below so many rows,
-	// packing the left matrix costs more than it brings, and each job packs the
-	// panel it needs for itself.
+	// packing the left matrix costs more than it brings. Up to directFloats elements
+	// of it stay in the second-level cache.
 	directPanels = 4
 	directRows   = 36
+	directFloats = 3 << 17
 	// smallProduct is the number of multiply-adds below which waking other workers
 	// costs more than they bring.
 	smallProduct = 1 << 18
@@ -53,10 +56,10 @@ func grow(buf *[]float32, n int) []float32 {
 // product is one call: c[m, n] (+)= a·b, with element (i, q) of a at i·ai + q·ak and
 // element (q, j) of b at q·bk + j·bj, or b from w.
 //
-// A large product goes block by block: kn along k from k0, nn columns from j0, mm rows
-// from i0. All workers pack the two sides into left and right, then multiply. A
-// product with few rows or few panels goes directly: each job makes one panel and
-// runs over its rows of a where they lie.
+// A product goes directly where it can: each job makes one panel and runs over its
+// rows of a, packed before where that pays. Where a is too large to stay near the
+// cores, it goes block by block: kn along k from k0, nn columns from j0, mm rows from
+// i0. All workers pack the two sides into left and right, then multiply.
 type product struct {
 	step func(g *product, i int, s *scratch) // job i
 	pool *Pool
@@ -141,9 +144,23 @@ func (g *product) deepen(k int) {
 
 func ceil(a, b int) int { return (a + b - 1) / b }
 
-// direct says whether the product has too few rows or panels for packing both sides.
-func (g *product) direct() bool {
-	return g.m < directRows || ceil(g.n, g.ts.width) <= directPanels
+// direct says whether the product goes panel by panel, and packs the left matrix if
+// so and if it pays. alone means that a panel cannot be made twice, for several
+// blocks of rows: then there must be enough for all workers.
+func (g *product) direct(alone bool) bool {
+	panels := ceil(g.n, g.ts.width)
+	if g.m < directRows || panels <= directPanels {
+		return true
+	}
+	if g.m*g.k > directFloats || alone && g.pool.Threads() > 1 && panels < 4*g.pool.Threads() {
+		return false
+	}
+	if g.ts.height > 0 {
+		g.left = grow(&g.s0.left, g.m*g.k)
+		g.mm, g.kn = g.m, g.k
+		g.loop(ceil(g.m, leftRows), stepLeft)
+	}
+	return true
 }
 
 // loop runs jobs 0 to n-1.
@@ -159,19 +176,19 @@ func (g *product) loop(n int, step func(g *product, i int, s *scratch)) {
 }
 
 // rows computes rows r0 to r1 of the n columns from j0 over k elements from k0; b is
-// that part of the panel, or of b itself, with bk elements from row to row. left,
-// unless nil, has those rows of a packed, tile after tile with step elements between,
-// but for the last rows that fill no tile.
-func (g *product) rows(s *scratch, r0, r1, j0, n int, b []float32, bk, k0, k int, left []float32, step int) {
+// that part of the panel, or of b itself, with bk elements from row to row. Where
+// the left block is packed, r0 is the first row of a tile there; the last rows, that
+// fill no tile, are taken from a.
+func (g *product) rows(s *scratch, r0, r1, j0, n int, b []float32, bk, k0, k int) {
 	t, width := &s.t, g.ts.width
 	t.b, t.bk, t.k = b, bk, k
 	t.load = g.acc || k0 > 0
 	cut := n != width && n != g.ts.narrow
-	for i, r := 0, r0; r < r1; i++ {
+	for r := r0; r < r1; {
 		h := r1 - r
-		if left != nil && h >= g.ts.height {
+		if g.left != nil && h >= g.ts.height {
 			h = g.ts.height
-			t.a, t.ai, t.ak = left[i*step:], 1, h
+			t.a, t.ai, t.ak = g.left[(r-g.i0)*g.kn+(k0-g.k0)*h:], 1, h
 		} else {
 			if cut {
 				h = min(h, edgeRows)
@@ -243,7 +260,7 @@ func (g *product) share(j0, nn, k0, kn, fills int, fill func(g *product, i int, 
 		g.mm = min(rows*jobRows, g.m-g.i0)
 		lefts := 0
 		if g.ts.height > 0 {
-			lefts = ceil(g.mm, jobRows)
+			lefts = ceil(g.mm, leftRows)
 		}
 		g.loop(g.fills+lefts, stepBoth)
 		g.loop(ceil(g.mm, jobRows)*g.groups, stepShared)
@@ -257,29 +274,28 @@ func stepBoth(g *product, i int, s *scratch) {
 		g.fill(g, i, s)
 		return
 	}
-	r := (i - g.fills) * jobRows
-	h := g.ts.height
-	for end := min(r+jobRows, g.mm); r+h <= end; r += h {
+	stepLeft(g, i-g.fills, s)
+}
+
+// stepLeft packs some rows of the left block.
+func stepLeft(g *product, i int, _ *scratch) {
+	r, h := i*leftRows, g.ts.height
+	for end := min(r+leftRows, g.mm); r+h <= end; r += h {
 		g.ts.packLeft(g.left[r*g.kn:], g.a.Data[(g.i0+r)*g.ai+g.k0*g.ak:], g.ai, g.ak, g.kn)
 	}
 }
 
 // stepShared multiplies some rows of the left block by some panels of the right one.
 func stepShared(g *product, i int, s *scratch) {
-	r := i / g.groups * jobRows
-	end := min(r+jobRows, g.mm)
-	j0 := i % g.groups * g.perGroup * g.ts.width
-	j1 := min(j0+g.perGroup*g.ts.width, g.nn)
-	width, height := g.ts.width, g.ts.height
+	r0 := g.i0 + i/g.groups*jobRows
+	r1 := min(r0+jobRows, g.i0+g.mm)
+	width := g.ts.width
+	j0 := i % g.groups * g.perGroup * width
+	j1 := min(j0+g.perGroup*width, g.nn)
 	for q := 0; q < g.kn; q += g.depth {
 		k := min(g.depth, g.kn-q)
 		for j := j0; j < j1; j += width {
-			var left []float32
-			if height > 0 && end-r >= height {
-				left = g.left[r*g.kn+q*height:]
-			}
-			panel := g.right[j*g.kn+q*width:]
-			g.rows(s, g.i0+r, g.i0+end, g.j0+j, min(width, g.nn-j), panel, width, g.k0+q, k, left, height*g.kn)
+			g.rows(s, r0, r1, g.j0+j, min(width, g.nn-j), g.right[j*g.kn+q*width:], width, g.k0+q, k)
 		}
 	}
 }
@@ -295,7 +311,7 @@ func gemm(p *Pool, c, a, b Mat, ai, ak, bk, bj, k int, acc bool) {
 	if !g.shape(c.Rows, c.Cols, k) {
 		return
 	}
-	if g.direct() {
+	if g.direct(false) {
 		g.loop(g.divide(), stepGemm)
 		return
 	}
@@ -338,6 +354,6 @@ func stepGemm(g *product, i int, s *scratch) {
 			b = grow(&s.panel, g.depth*bk)
 			g.pack(b, j0, n, k0, k)
 		}
-		g.rows(s, r0, r1, j0, n, b, bk, k0, k, nil, 0)
+		g.rows(s, r0, r1, j0, n, b, bk, k0, k)
 	}
 }

@@ -31,7 +31,7 @@ func MulNT(p *Pool, y, x Mat, w Weights, acc bool) {
 		return
 	}
 	width := g.ts.width
-	if g.direct() {
+	if g.direct(true) {
 		g.loop(ceil(out, width), stepNT)
 		return
 	}
@@ -67,7 +67,7 @@ func stepNT(g *product, i int, s *scratch) {
 	j0, n := i*width, min(width, g.n-i*width)
 	g.decode(s, panel, j0, n)
 	for k0 := 0; k0 < g.k; k0 += g.depth {
-		g.rows(s, 0, g.m, j0, n, panel[k0*width:], width, k0, min(g.depth, g.k-k0), nil, 0)
+		g.rows(s, 0, g.m, j0, n, panel[k0*width:], width, k0, min(g.depth, g.k-k0))
 	}
 }
 
