@@ -40,10 +40,15 @@ type Output struct {
 
 // NewOutput returns an output of t's rows encoded as typ: byte for byte when rows
 // is a [RawReader] of that type, else decoded and encoded. weights is the
-// importance of the columns, or nil. It fails if typ cannot hold such rows.
+// importance of the columns, or nil. It fails if typ cannot hold such rows. When
+// all is written, rows that have a method Release() are told so: those of a mapped
+// file give their pages back.
 func NewOutput(name string, typ Type, shape []int64, rows RowReader, weights []float32) (*Output, error) {
 	o := &Output{Name: name, Type: typ, Shape: shape, Units: shapeRows(shape)}
 	cols := shapeCols(shape)
+	if r, ok := rows.(interface{ Release() }); ok {
+		o.Finish = func() error { r.Release(); return nil }
+	}
 	var err error
 	if o.UnitBytes, err = typ.RowBytes(cols); err != nil {
 		return nil, fmt.Errorf("tensor %s: %w", name, err)

@@ -104,7 +104,14 @@ func (s *storedRows) ReadRows(dst []float32, row int64) error {
 		return err
 	}
 	if s.mapped != nil {
-		return s.guard(func() { s.codec.Decode(dst, s.mapped[row*s.rowBytes:(row+n)*s.rowBytes]) })
+		err := mmap.Guard(func() error {
+			s.codec.Decode(dst, s.mapped[row*s.rowBytes:(row+n)*s.rowBytes])
+			return nil
+		})
+		if err != nil { // another program has truncated the file
+			return fmt.Errorf("%s: tensor %s: %w", s.t.Path, s.t.Name, err)
+		}
+		return nil
 	}
 	buf := make([]byte, n*s.rowBytes)
 	if _, err := s.t.ReadAt(buf, row*s.rowBytes); err != nil {
@@ -121,21 +128,13 @@ func (s *storedRows) ReadRaw(dst []byte, row int64) error {
 	if err := s.check(row, int64(len(dst))/s.rowBytes); err != nil {
 		return err
 	}
-	if s.mapped != nil {
-		return s.guard(func() { copy(dst, s.mapped[row*s.rowBytes:]) })
-	}
+	// Not from the mapping, whose pages would count as memory of the program.
 	_, err := s.t.ReadAt(dst, row*s.rowBytes)
 	return err
 }
 
-// guard runs read, which reads mapped bytes, and makes an error of a file that
-// another program has truncated.
-func (s *storedRows) guard(read func()) error {
-	if err := mmap.Guard(func() error { read(); return nil }); err != nil {
-		return fmt.Errorf("%s: tensor %s: %w", s.t.Path, s.t.Name, err)
-	}
-	return nil
-}
+// Release gives back the mapped pages; see [Tensor.Release].
+func (s *storedRows) Release() { s.t.Release() }
 
 func (s *storedRows) check(row, n int64) error {
 	if row < 0 || n < 0 || row+n > s.t.Rows() {

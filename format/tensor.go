@@ -3,6 +3,8 @@ package format
 import (
 	"fmt"
 	"io"
+
+	"github.com/graft-lora/graft/internal/mmap"
 )
 
 // Tensor is a tensor as it stands in a file. It is created by the readers
@@ -31,6 +33,17 @@ func (t *Tensor) Bytes() []byte {
 		return m.Map(t.Offset, t.Size)
 	}
 	return nil
+}
+
+// Release tells the system that the mapped pages of t are not needed for now, so
+// that a file that is read through once does not stay in memory. What Bytes
+// returned stays valid: it is read again from the file.
+func (t *Tensor) Release() {
+	if m, ok := t.Source.(interface {
+		Advise(off, n int64, a mmap.Advice)
+	}); ok {
+		m.Advise(t.Offset, t.Size, mmap.DontNeed)
+	}
 }
 
 // ReadAt reads len(p) bytes of t, beginning off bytes into it. Unlike most
