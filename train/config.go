@@ -95,6 +95,7 @@ func DefaultConfig() Config {
 		Schedule:    optim.ScheduleSettings{Name: "cosine"},
 		EvalLimit:   64,
 		SaveEvery:   50,
+		HeadMemory:  32 << 20,
 	}
 }
 

@@ -3,6 +3,7 @@ package train
 import (
 	"encoding/json"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -20,6 +21,8 @@ func (r *runner) finish() (Result, error) {
 		Loss: s.Loss, Smooth: s.Smooth, EvalFirst: s.EvalFirst, EvalLast: s.EvalLast,
 		Parameters: r.lora.count(), TokensPerSecond: r.pace,
 	}
+	r.opt, r.lora.params, r.lora.grads = nil, nil, nil // their memory is for what is to come
+	debug.FreeOSMemory()
 	if err := r.writeAdapter(); err != nil {
 		return res, err
 	}
