@@ -8,7 +8,7 @@ import "github.com/graft-lora/graft/internal/kernel"
 const queryBlock = 64
 
 // attnScratch is one worker's scores and their gradients.
-type attnScratch struct{ p, dp, capped scratch }
+type attnScratch struct{ q, p, dp, capped scratch }
 
 // workers makes scratch for every worker of the pool.
 func (w *workspace) workers(n int) {
@@ -68,22 +68,30 @@ func (m *Model) attention(i int, o, q, k, v kernel.Mat) {
 // of them the last window ones if there is a window.
 func (m *Model) attend(o, q, k, v kernel.Mat, lead, window int, s *attnScratch) {
 	p := s.p.mat(q.Rows, k.Rows)
-	m.scores(p, q, k, lead, window)
+	m.scores(p, m.scaled(q, s), k, lead, window)
 	seenBy(p, lead, window, func(_ int, row []float32, _, _ int) { kernel.Softmax(row, row) })
 	kernel.GemmNN(nil, o, p, v, false)
 }
 
-// scores makes s the scaled and capped scores of q and k; those of keys that a
+// scaled is q times the scale of scores, which costs less than scaling those.
+func (m *Model) scaled(q kernel.Mat, s *attnScratch) kernel.Mat {
+	x := s.q.mat(q.Rows, q.Cols)
+	for r := range q.Rows {
+		kernel.Scale(x.Row(r), m.AttnScale, q.Row(r))
+	}
+	return x
+}
+
+// scores makes s the capped scores of scaled queries and keys; those of keys that a
 // query does not see mean nothing.
 func (m *Model) scores(s, q, k kernel.Mat, lead, window int) {
 	kernel.GemmNT(nil, s, q, k, false)
+	if m.AttnSoftcap == 0 {
+		return
+	}
 	for r := range s.Rows {
-		lo, hi := firstKey(r+lead, window), r+lead+1
-		seen := s.Row(r)[lo:hi]
-		kernel.Scale(seen, m.AttnScale, seen)
-		if m.AttnSoftcap != 0 {
-			kernel.Softcap(seen, seen, m.AttnSoftcap)
-		}
+		seen := s.Row(r)[firstKey(r+lead, window) : r+lead+1]
+		kernel.Softcap(seen, seen, m.AttnSoftcap)
 	}
 }
 
@@ -147,6 +155,7 @@ func sumGroups(dst, src []float32, dim, group int) {
 // attendBackward is the backward of attend: dq is overwritten, dk and dv are added to.
 func (m *Model) attendBackward(dq, dk, dv, do, q, k, v kernel.Mat, lead, window int, s *attnScratch) {
 	p, dp := s.p.mat(q.Rows, k.Rows), s.dp.mat(q.Rows, k.Rows)
+	q = m.scaled(q, s)
 	capped := p
 	if m.AttnSoftcap != 0 {
 		capped = s.capped.mat(q.Rows, k.Rows)
@@ -160,8 +169,10 @@ func (m *Model) attendBackward(dq, dk, dv, do, q, k, v kernel.Mat, lead, window 
 		if m.AttnSoftcap != 0 {
 			kernel.SoftcapBackward(row, row, capped.Row(r)[lo:hi], m.AttnSoftcap)
 		}
-		kernel.Scale(row, m.AttnScale, row)
 	})
 	kernel.GemmNN(nil, dq, dp, k, false)
+	for r := range dq.Rows {
+		kernel.Scale(dq.Row(r), m.AttnScale, dq.Row(r))
+	}
 	kernel.GemmTN(nil, dk, dp, q, true)
 }

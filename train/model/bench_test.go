@@ -50,9 +50,9 @@ func randomAdapter(m *Model, r int, names ...string) *Adapter {
 // trained, rank 16, with layers recomputed and kept.
 func BenchmarkStep(b *testing.B) {
 	for name, file := range map[string]string{"SmolLM2": "SmolLM2-135M-Instruct.Q4_1.gguf", "gemma3": "gemma-3-270m-q4_k_m.gguf"} {
-		for mode, keep := range map[string]int{"recomputed": 0, "kept": -1} {
+		for mode, opt := range map[string]Options{"recomputed": {}, "attention": {KeepAttention: true}, "kept": {KeepLayers: -1}} {
 			b.Run(name+"/"+mode, func(b *testing.B) {
-				m := realModel(b, file, Options{KeepLayers: keep})
+				m := realModel(b, file, opt)
 				a := randomAdapter(m, 16)
 				g := NewGrads(a)
 				batch := randomBatch(m.Vocab, 512)

@@ -56,6 +56,7 @@ func TestSameBytes(t *testing.T) {
 		want.equal(t, c.name+", again", runPass(t, m, a, b))
 		for name, opt := range map[string]Options{
 			"two threads, recomputed": {Threads: 2}, "three threads, one kept": {Threads: 3, KeepLayers: 1}, "a small head": {Threads: 2, HeadMemory: 1},
+			"attention kept": {Threads: 2, KeepAttention: true}, "attention and one layer kept": {KeepAttention: true, KeepLayers: 1},
 		} {
 			want.equal(t, c.name+", "+name, runPass(t, newModel(t, src, opt), a, b))
 		}

@@ -35,6 +35,7 @@ type workspace struct {
 	lowest int        // the first layer whose backward is wanted
 	below  [2]scratch // residuals under it, in turn
 	inputs []scratch  // residuals from it on: inputs[i] enters layer i
+	outs   []scratch  // what attention gave, of layers that run again, where that is kept
 	acts   []acts     // the first is for layers that keep nothing
 
 	du, drop  scratch
@@ -94,10 +95,11 @@ func (m *Model) layerForward(i int, out, x kernel.Mat, a *acts, kv *cache) {
 		m.normRows(k, raw.Sub(0, T, m.QDim(), raw.Cols), l.kNorm, &a.rK)
 	}
 	m.rope(i, q, k, false)
-	o := a.o.mat(T, m.ODim())
-	if kv != nil {
+	o := m.attended(i, a).mat(T, m.ODim())
+	switch {
+	case kv != nil:
 		kv.attend(m, i, o, q, k, v)
-	} else {
+	case !m.work.again || !m.opt.KeepAttention:
 		m.attention(i, o, q, k, v)
 	}
 	x1 := a.x1.mat(T, m.Hidden)
@@ -109,6 +111,14 @@ func (m *Model) layerForward(i int, out, x kernel.Mat, a *acts, kv *cache) {
 		return
 	}
 	m.addBlock(out, x1, l.postFFN, &a.ffn, &a.rPostFFN, func(y kernel.Mat) { m.feedForward(l, y, h2, a) })
+}
+
+// attended is where what attention gives in layer i is left.
+func (m *Model) attended(i int, a *acts) *scratch {
+	if w := &m.work; m.opt.KeepAttention && i >= w.lowest && i < len(m.layers)-1-m.opt.KeepLayers {
+		return &w.outs[i]
+	}
+	return &a.o
 }
 
 // rope rotates queries and keys in place, or takes their gradients back.
@@ -207,7 +217,7 @@ func (m *Model) layerBackward(i int, g, x kernel.Mat, a *acts, below bool) {
 
 	m.addBlockBackward(dy, g, l.postAttn, &a.proj, &a.rPostAttn)
 	do := w.do.mat(T, m.ODim())
-	m.backward(l.o, do, dy, a.o.mat(T, m.ODim()), a.us, false)
+	m.backward(l.o, do, dy, m.attended(i, a).mat(T, m.ODim()), a.us, false)
 	dqkv := w.dqkv.mat(T, m.QDim()+m.KDim()+m.VDim())
 	dq, dk, dv := m.qkvCols(dqkv)
 	q, k, v := m.qkvCols(a.qkv.mat(T, dqkv.Cols))

@@ -20,6 +20,9 @@ type Options struct {
 	// run forward again in the backward pass. 0 needs the least memory; a negative
 	// number keeps all. See [Model.SetKeepLayers].
 	KeepLayers int
+	// KeepAttention keeps what attention gave in the layers that run again, as large
+	// as their inputs or so, and spares them attention's part of that.
+	KeepAttention bool
 	// HeadMemory bounds the logits held at a time, in bytes; 0 means 64 MiB. At
 	// least sixteen tokens' logits are held.
 	HeadMemory int64

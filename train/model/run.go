@@ -96,7 +96,7 @@ func (m *Model) prepare(backward bool) {
 	if backward {
 		w.lowest = m.lowestTrained()
 	}
-	w.inputs = resize(w.inputs, n+1)
+	w.inputs, w.outs = resize(w.inputs, n+1), resize(w.outs, n)
 	w.acts = resize(w.acts, 1+m.opt.KeepLayers)
 	clear(w.acts[len(w.acts):cap(w.acts)]) // layers that are kept no more
 	slots := m.ends
