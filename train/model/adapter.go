@@ -33,6 +33,10 @@ type Adapter struct {
 	Pairs map[string]*Pair
 }
 
+func sameShape(x, y kernel.Mat) bool {
+	return x.Rows == y.Rows && x.Cols == y.Cols && x.Stride == y.Stride && len(x.Data) == len(y.Data)
+}
+
 // NewAdapter makes an adapter without pairs.
 func NewAdapter() *Adapter { return &Adapter{Pairs: map[string]*Pair{}} }
 
@@ -120,9 +124,11 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 			b := bound{pair: p, scale: p.Scale * a.Weight, slot: *l.slots, drop: rng.New(drop.Seed, "dropout", name).At(drop.Step)}
 			*l.slots++
 			if i == 0 && grads != nil {
-				if b.grad = grads[name]; b.grad == nil {
-					return fmt.Errorf("model: no gradient was made for %s", name)
+				g := grads[name]
+				if g == nil || !sameShape(g.A, p.A) || !sameShape(g.B, p.B) {
+					return fmt.Errorf("model: no gradient was made for %s, or one of another shape", name)
 				}
+				b.grad = g
 			}
 			l.bound = append(l.bound, b)
 		}

@@ -16,7 +16,7 @@ func (m *Model) headInput(x kernel.Mat, first, n int) kernel.Mat {
 
 // headForward makes the logits, scaled and capped, of the normed residuals h.
 func (m *Model) headForward(logits, h kernel.Mat) {
-	m.forward(m.head, logits, h, m.work.uHead)
+	m.forward(h, m.work.uHead, part{m.head, logits})
 	if m.LogitScale == 1 && m.FinalSoftcap == 0 {
 		return
 	}
@@ -80,7 +80,7 @@ func (m *Model) lossBackward(b *Batch) Loss {
 		if !below {
 			dh = kernel.Mat{}
 		}
-		m.backward(m.head, dh, logits, h, m.work.uHead, false)
+		m.backward(dh, h, m.work.uHead, false, part{m.head, logits})
 		if !below {
 			return
 		}

@@ -38,6 +38,7 @@ type workspace struct {
 	outs   []scratch  // what attention gave, of layers that run again, where that is kept
 	acts   []acts     // the first is for layers that keep nothing
 
+	a, da     scratch // of pairs that share an input, stacked
 	du, drop  scratch
 	g         scratch // gradient of the residual
 	dy, dh    scratch // [d]
@@ -82,11 +83,9 @@ func (m *Model) layerForward(i int, out, x kernel.Mat, a *acts, kv *cache) {
 	qkv := a.qkv.mat(T, m.QDim()+m.KDim()+m.VDim())
 	q, k, v := m.qkvCols(qkv)
 	if l.qkv != nil {
-		m.forward(l.qkv, qkv, h, a.us)
+		m.forward(h, a.us, part{l.qkv, qkv})
 	} else {
-		m.forward(l.q, q, h, a.us)
-		m.forward(l.k, k, h, a.us)
-		m.forward(l.v, v, h, a.us)
+		m.forward(h, a.us, part{l.q, q}, part{l.k, k}, part{l.v, v})
 	}
 	if l.qNorm != nil {
 		raw := a.raw.mat(T, m.QDim()+m.KDim())
@@ -103,7 +102,7 @@ func (m *Model) layerForward(i int, out, x kernel.Mat, a *acts, kv *cache) {
 		m.attention(i, o, q, k, v)
 	}
 	x1 := a.x1.mat(T, m.Hidden)
-	m.addBlock(x1, x, l.postAttn, &a.proj, &a.rPostAttn, func(y kernel.Mat) { m.forward(l.o, y, o, a.us) })
+	m.addBlock(x1, x, l.postAttn, &a.proj, &a.rPostAttn, func(y kernel.Mat) { m.forward(o, a.us, part{l.o, y}) })
 
 	h2 := m.blockInput(x1, l.ffnNorm, &a.h2, &a.rFFN)
 	if m.work.again && l.postFFN == nil {
@@ -171,14 +170,17 @@ func (m *Model) feedForward(l *layer, y, h kernel.Mat, a *acts) {
 	gu := a.gu.mat(h.Rows, 2*m.FF)
 	gate, up := gu.Sub(0, h.Rows, 0, m.FF), gu.Sub(0, h.Rows, m.FF, 2*m.FF)
 	if l.gateUp != nil {
-		m.forward(l.gateUp, gu, h, a.us)
+		m.forward(h, a.us, part{l.gateUp, gu})
 	} else {
-		m.forward(l.gate, gate, h, a.us)
-		m.forward(l.up, up, h, a.us)
+		m.forward(h, a.us, part{l.gate, gate}, part{l.up, up})
 	}
 	act := a.act.mat(h.Rows, m.FF)
 	m.activate(act, gate, up)
-	m.product(l.down, y, act, a.us, y.Rows == 0)
+	if y.Rows == 0 {
+		m.changes(act, a.us, []part{{l: l.down}})
+		return
+	}
+	m.forward(act, a.us, part{l.down, y})
 }
 
 func (m *Model) activate(y, gate, up kernel.Mat) {
@@ -217,7 +219,7 @@ func (m *Model) layerBackward(i int, g, x kernel.Mat, a *acts, below bool) {
 
 	m.addBlockBackward(dy, g, l.postAttn, &a.proj, &a.rPostAttn)
 	do := w.do.mat(T, m.ODim())
-	m.backward(l.o, do, dy, m.attended(i, a).mat(T, m.ODim()), a.us, false)
+	m.backward(do, m.attended(i, a).mat(T, m.ODim()), a.us, false, part{l.o, dy})
 	dqkv := w.dqkv.mat(T, m.QDim()+m.KDim()+m.VDim())
 	dq, dk, dv := m.qkvCols(dqkv)
 	q, k, v := m.qkvCols(a.qkv.mat(T, dqkv.Cols))
@@ -236,11 +238,9 @@ func (m *Model) layerBackward(i int, g, x kernel.Mat, a *acts, below bool) {
 		dh = kernel.Mat{}
 	}
 	if l.qkv != nil {
-		m.backward(l.qkv, dh, dqkv, h, a.us, false)
+		m.backward(dh, h, a.us, false, part{l.qkv, dqkv})
 	} else {
-		m.backward(l.q, dh, dq, h, a.us, false)
-		m.backward(l.k, dh, dk, h, a.us, true)
-		m.backward(l.v, dh, dv, h, a.us, true)
+		m.backward(dh, h, a.us, false, part{l.q, dq}, part{l.k, dk}, part{l.v, dv})
 	}
 	if below {
 		m.blockInputBackward(g, dh, x, l.attnNorm, &a.rAttn)
@@ -264,14 +264,13 @@ func (m *Model) feedForwardBackward(l *layer, dh, dy, h kernel.Mat, a *acts) {
 	}
 	T := dy.Rows
 	dact := m.work.dact.mat(T, m.FF)
-	m.backward(l.down, dact, dy, a.act.mat(T, m.FF), a.us, false)
+	m.backward(dact, a.act.mat(T, m.FF), a.us, false, part{l.down, dy})
 	gu, dgu := a.gu.mat(T, 2*m.FF), m.work.dgu.mat(T, 2*m.FF)
 	dgate, dup := dgu.Sub(0, T, 0, m.FF), dgu.Sub(0, T, m.FF, 2*m.FF)
 	m.activateBackward(dgate, dup, dact, gu.Sub(0, T, 0, m.FF), gu.Sub(0, T, m.FF, 2*m.FF))
 	if l.gateUp != nil {
-		m.backward(l.gateUp, dh, dgu, h, a.us, false)
+		m.backward(dh, h, a.us, false, part{l.gateUp, dgu})
 		return
 	}
-	m.backward(l.gate, dh, dgate, h, a.us, false)
-	m.backward(l.up, dh, dup, h, a.us, true)
+	m.backward(dh, h, a.us, false, part{l.gate, dgate}, part{l.up, dup})
 }

@@ -26,76 +26,176 @@ func (l *linear) trained() bool {
 	return false
 }
 
-// forward computes y[T, out] from x[T, in]. us[slot] receives scale·x·Aᵀ [T, r] of
-// each pair, which backward wants.
-func (m *Model) forward(l *linear, y, x kernel.Mat, us []scratch) {
-	m.product(l, y, x, us, false)
+// part is a matrix among those that share an input, and its output or the gradient
+// of that.
+type part struct {
+	l *linear
+	y kernel.Mat // [T, out]
 }
 
-// product is forward; with changesOnly it computes the us alone, for a
-// recomputation whose y nobody needs.
-func (m *Model) product(l *linear, y, x kernel.Mat, us []scratch, changesOnly bool) {
-	if m.OnInput != nil && !m.work.again {
-		m.OnInput(l.name, x)
-	}
-	if !changesOnly {
-		if l.bias != nil {
-			m.rows(y.Rows, func(i, _ int) { copy(y.Row(i), l.bias) })
+// forward computes the outputs of parts from their input x[T, in]. What backward
+// wants of the pairs bound is left in us.
+func (m *Model) forward(x kernel.Mat, us []scratch, parts ...part) {
+	for _, p := range parts {
+		if m.OnInput != nil && !m.work.again {
+			m.OnInput(p.l.name, x)
 		}
-		kernel.MulNT(m.pool, y, x, l.w, l.bias != nil)
+		if p.l.bias != nil {
+			m.rows(x.Rows, func(t, _ int) { copy(p.y.Row(t), p.l.bias) })
+		}
+		kernel.MulNT(m.pool, p.y, x, p.l.w, p.l.bias != nil)
 	}
-	for i := range l.bound {
-		b := &l.bound[i]
-		u := us[b.slot].mat(x.Rows, b.pair.Rank())
-		kernel.GemmNT(m.pool, u, m.dropped(b, x), b.pair.A, false)
-		m.scale(u, b.scale)
-		if !changesOnly {
-			kernel.GemmNT(m.pool, y, u, b.pair.B, true)
+	u, at := m.changes(x, us, parts), 0
+	for _, p := range parts {
+		for i := range p.l.bound {
+			b := &p.l.bound[i]
+			kernel.GemmNT(m.pool, p.y, b.columns(u, &at), b.pair.B, true)
 		}
 	}
 }
 
-// backward adds to the gradients of l's pairs and computes dx[T, in], added to what
-// is there when acc is set; a dx without rows is not computed. dy and x are the
-// gradient of forward's y and its input, us what it left.
-func (m *Model) backward(l *linear, dx, dy, x kernel.Mat, us []scratch, acc bool) {
+// changes computes scale·x·Aᵀ of all pairs of parts, side by side in one matrix.
+// It is what backward wants of forward, and the whole of a recomputation whose
+// outputs nobody needs.
+func (m *Model) changes(x kernel.Mat, us []scratch, parts []part) kernel.Mat {
+	a := m.stack(&m.work.a, x.Cols, parts, func(b *bound) kernel.Mat { return b.pair.A })
+	if a.Rows == 0 {
+		return kernel.Mat{}
+	}
+	u, at := us[slotOf(parts)].mat(x.Rows, a.Rows), 0
+	if m.keep == 1 {
+		kernel.GemmNT(m.pool, u, x, a, false)
+	}
+	for _, p := range parts {
+		for i := range p.l.bound {
+			b := &p.l.bound[i]
+			one := b.columns(u, &at)
+			if m.keep != 1 {
+				kernel.GemmNT(m.pool, one, m.dropped(b, x), b.pair.A, false)
+			}
+			m.scale(one, b.scale)
+		}
+	}
+	return u
+}
+
+// slotOf is where us has the changes of parts: the first slot of them.
+func slotOf(parts []part) int {
+	for _, p := range parts {
+		if len(p.l.bound) > 0 {
+			return p.l.bound[0].slot
+		}
+	}
+	return 0
+}
+
+// columns are the next of x, from *at on, that belong to b.
+func (b *bound) columns(x kernel.Mat, at *int) kernel.Mat {
+	first := *at
+	*at += b.pair.Rank()
+	return x.Sub(0, x.Rows, first, *at)
+}
+
+// stack puts a matrix of every pair of parts under each other: f's own where there
+// is but one, else copies in s.
+func (m *Model) stack(s *scratch, cols int, parts []part, f func(b *bound) kernel.Mat) kernel.Mat {
+	rows, pairs := 0, 0
+	var all kernel.Mat
+	for _, p := range parts {
+		for i := range p.l.bound {
+			all = f(&p.l.bound[i])
+			rows += all.Rows
+			pairs++
+		}
+	}
+	if pairs < 2 {
+		return all
+	}
+	all, rows = s.mat(rows, cols), 0
+	for _, p := range parts {
+		for i := range p.l.bound {
+			one := f(&p.l.bound[i])
+			copy(all.Data[rows*cols:], one.Data)
+			rows += one.Rows
+		}
+	}
+	return all
+}
+
+// backward adds to the gradients of the pairs of parts and computes dx[T, in],
+// added to what is there when acc is set; a dx without rows is not computed. x and
+// us are forward's, and every part has the gradient of its output.
+func (m *Model) backward(dx, x kernel.Mat, us []scratch, acc bool, parts ...part) {
 	if dx.Rows > 0 {
-		kernel.MulNN(m.pool, dx, dy, l.w, acc)
+		for i, p := range parts {
+			kernel.MulNN(m.pool, dx, p.y, p.l.w, acc || i > 0)
+		}
 	}
-	for i := range l.bound {
-		b := &l.bound[i]
-		if b.grad == nil && dx.Rows == 0 {
-			continue
+	a := m.stack(&m.work.a, x.Cols, parts, func(b *bound) kernel.Mat { return b.pair.A })
+	if a.Rows == 0 {
+		return
+	}
+	u, du, at := us[slotOf(parts)].mat(x.Rows, a.Rows), m.work.du.mat(x.Rows, a.Rows), 0
+	for _, p := range parts {
+		for i := range p.l.bound {
+			b := &p.l.bound[i]
+			first := at
+			one := b.columns(du, &at)
+			kernel.GemmNN(m.pool, one, p.y, b.pair.B, false)
+			m.scale(one, b.scale)
+			kernel.GemmTN(m.pool, b.grad.B, p.y, b.columns(u, &first), true)
 		}
-		du := m.work.du.mat(dy.Rows, b.pair.Rank())
-		kernel.GemmNN(m.pool, du, dy, b.pair.B, false)
-		m.scale(du, b.scale)
-		if b.grad != nil {
-			kernel.GemmTN(m.pool, b.grad.B, dy, us[b.slot].mat(dy.Rows, b.pair.Rank()), true)
-			kernel.GemmTN(m.pool, b.grad.A, du, m.dropped(b, x), true)
-		}
-		if dx.Rows == 0 {
-			continue
-		}
-		if b.grad == nil || m.keep == 1 {
-			kernel.GemmNN(m.pool, dx, du, b.pair.A, true)
-			continue
-		}
-		branch := m.work.drop.mat(dx.Rows, dx.Cols)
-		kernel.GemmNN(m.pool, branch, du, b.pair.A, false)
-		m.rows(dx.Rows, func(t, _ int) {
-			row := branch.Row(t)
-			dropRow(row, row, b.drop, m.place(t), m.keep)
-			kernel.Add(dx.Row(t), row)
-		})
+	}
+	if m.keep != 1 {
+		m.dropBackward(dx, du, x, parts)
+		return
+	}
+	da := m.stack(&m.work.da, x.Cols, parts, func(b *bound) kernel.Mat { return b.grad.A })
+	kernel.GemmTN(m.pool, da, du, x, true)
+	m.unstack(da, parts)
+	if dx.Rows > 0 {
+		kernel.GemmNN(m.pool, dx, du, a, true)
 	}
 }
 
-// dropped is x as the pair's A sees it: x itself, or a copy with elements dropped.
-func (m *Model) dropped(b *bound, x kernel.Mat) kernel.Mat {
-	if b.grad == nil || m.keep == 1 {
-		return x
+// unstack copies stacked gradients of A back to where they belong.
+func (m *Model) unstack(da kernel.Mat, parts []part) {
+	rows := 0
+	for _, p := range parts {
+		for i := range p.l.bound {
+			g := p.l.bound[i].grad.A
+			if g.Rows < da.Rows {
+				copy(g.Data, da.Data[rows*da.Cols:])
+			}
+			rows += g.Rows
+		}
 	}
+}
+
+// dropBackward is what is left of backward where every pair sees inputs of its own.
+func (m *Model) dropBackward(dx, du, x kernel.Mat, parts []part) {
+	at := 0
+	for _, p := range parts {
+		for i := range p.l.bound {
+			b := &p.l.bound[i]
+			one := b.columns(du, &at)
+			kernel.GemmTN(m.pool, b.grad.A, one, m.dropped(b, x), true)
+			if dx.Rows == 0 {
+				continue
+			}
+			branch := m.work.drop.mat(x.Rows, x.Cols)
+			kernel.GemmNN(m.pool, branch, one, b.pair.A, false)
+			m.rows(x.Rows, func(t, _ int) {
+				row := branch.Row(t)
+				dropRow(row, row, b.drop, m.place(t), m.keep)
+				kernel.Add(dx.Row(t), row)
+			})
+		}
+	}
+}
+
+// dropped is a copy of x as the pair's A sees it, with elements dropped.
+func (m *Model) dropped(b *bound, x kernel.Mat) kernel.Mat {
 	d := m.work.drop.mat(x.Rows, x.Cols)
 	m.rows(x.Rows, func(t, _ int) { dropRow(d.Row(t), x.Row(t), b.drop, m.place(t), m.keep) })
 	return d

@@ -89,7 +89,7 @@ func (ld *loader) frozen(name string, n, out, in int) []*linear {
 func (m *Model) mixForward(x *mixture, y, h kernel.Mat, a *acts) {
 	mx, T, used := &a.mix, h.Rows, m.MoE.Used
 	scores := m.work.mix.scores.mat(T, m.MoE.Experts)
-	m.forward(x.router, scores, h, nil)
+	m.forward(h, nil, part{x.router, scores})
 	m.route(mx, scores)
 	S := T * used
 	in := mx.x.mat(S, m.Hidden)
@@ -104,10 +104,11 @@ func (m *Model) mixForward(x *mixture, y, h kernel.Mat, a *acts) {
 		}
 		rows := in.Sub(s0, s1, 0, m.Hidden)
 		gate, up, hidden := gu.Sub(s0, s1, 0, f), gu.Sub(s0, s1, f, 2*f), act.Sub(s0, s1, 0, f)
-		m.forward(x.gate[e], gate, rows, nil)
-		m.forward(x.up[e], up, rows, nil)
+		m.forward(rows, nil, part{x.gate[e], gate}, part{x.up[e], up})
 		m.activate(hidden, gate, up)
-		m.product(x.down[e], out.Sub(s0, s1, 0, m.Hidden), hidden, nil, y.Rows == 0)
+		if y.Rows > 0 {
+			m.forward(hidden, nil, part{x.down[e], out.Sub(s0, s1, 0, m.Hidden)})
+		}
 	}
 	if x.shared != nil {
 		m.sharedForward(x.shared, y, h, a)
@@ -188,7 +189,7 @@ func (m *Model) mixBackward(x *mixture, dh, dy, h kernel.Mat, a *acts) {
 			continue
 		}
 		d := dact.Sub(s0, s1, 0, f)
-		m.backward(x.down[e], d, dout.Sub(s0, s1, 0, m.Hidden), act.Sub(s0, s1, 0, f), nil, false)
+		m.backward(d, act.Sub(s0, s1, 0, f), nil, false, part{x.down[e], dout.Sub(s0, s1, 0, m.Hidden)})
 		m.rows(s1-s0, func(r, _ int) {
 			use := mx.uses[s0+r]
 			dweights.Data[use] = kernel.Dot(d.Row(r), act.Row(s0+r))
@@ -197,8 +198,7 @@ func (m *Model) mixBackward(x *mixture, dh, dy, h kernel.Mat, a *acts) {
 		dgate, dup := dgu.Sub(s0, s1, 0, f), dgu.Sub(s0, s1, f, 2*f)
 		m.activateBackward(dgate, dup, d, gu.Sub(s0, s1, 0, f), gu.Sub(s0, s1, f, 2*f))
 		din := dx.Sub(s0, s1, 0, m.Hidden)
-		m.backward(x.gate[e], din, dgate, kernel.Mat{}, nil, false)
-		m.backward(x.up[e], din, dup, kernel.Mat{}, nil, true)
+		m.backward(din, mx.x.mat(S, m.Hidden).Sub(s0, s1, 0, m.Hidden), nil, false, part{x.gate[e], dgate}, part{x.up[e], dup})
 	}
 	dscores := w.dscores.mat(T, m.MoE.Experts)
 	m.rows(T, func(t, _ int) {
@@ -209,7 +209,7 @@ func (m *Model) mixBackward(x *mixture, dh, dy, h kernel.Mat, a *acts) {
 		}
 		m.routeBackward(dscores.Row(t), dweights.Row(t), mx, t)
 	})
-	m.backward(x.router, dh, dscores, kernel.Mat{}, nil, true)
+	m.backward(dh, h, nil, true, part{x.router, dscores})
 	if x.shared != nil {
 		m.sharedBackward(x.shared, dh, dy, h, a)
 	}
@@ -243,14 +243,13 @@ func (m *Model) sharedForward(x *shared, y, h kernel.Mat, a *acts) {
 	mx, T, f := &a.mix, h.Rows, m.MoE.SharedFF
 	gu, act := mx.sharedGU.mat(T, 2*f), mx.sharedAct.mat(T, f)
 	gate, up := gu.Sub(0, T, 0, f), gu.Sub(0, T, f, 2*f)
-	m.forward(x.gate, gate, h, a.us)
-	m.forward(x.up, up, h, a.us)
+	m.forward(h, a.us, part{x.gate, gate}, part{x.up, up})
 	m.activate(act, gate, up)
 	// The output is kept: the gradient of its router wants it.
 	out := mx.sharedOut.mat(T, m.Hidden)
-	m.forward(x.down, out, act, a.us)
+	m.forward(act, a.us, part{x.down, out})
 	g := mx.sharedGate.mat(T, 1)
-	m.forward(x.router, g, h, nil)
+	m.forward(h, nil, part{x.router, g})
 	kernel.VecSigmoid(g.Data, g.Data)
 	if y.Rows > 0 {
 		m.rows(T, func(t, _ int) { kernel.Scale(y.Row(t), g.Data[t], out.Row(t)) })
@@ -268,12 +267,11 @@ func (m *Model) sharedBackward(x *shared, dh, dy, h kernel.Mat, a *acts) {
 		kernel.Scale(dout.Row(t), s, dy.Row(t))
 	})
 	gu, dgu, dact := mx.sharedGU.mat(T, 2*f), w.sharedDGU.mat(T, 2*f), w.sharedDact.mat(T, f)
-	m.backward(x.down, dact, dout, mx.sharedAct.mat(T, f), a.us, false)
+	m.backward(dact, mx.sharedAct.mat(T, f), a.us, false, part{x.down, dout})
 	dgate, dup := dgu.Sub(0, T, 0, f), dgu.Sub(0, T, f, 2*f)
 	m.activateBackward(dgate, dup, dact, gu.Sub(0, T, 0, f), gu.Sub(0, T, f, 2*f))
-	m.backward(x.gate, dh, dgate, h, a.us, true)
-	m.backward(x.up, dh, dup, h, a.us, true)
-	m.backward(x.router, dh, dg, kernel.Mat{}, nil, true)
+	m.backward(dh, h, a.us, true, part{x.gate, dgate}, part{x.up, dup})
+	m.backward(dh, h, nil, true, part{x.router, dg})
 }
 
 // grow gives s the length n; its contents mean nothing.
