@@ -18,11 +18,11 @@ func (b *Base) LoadAdapter(path string) (*model.Adapter, error) {
 	if err := a.Resolve(b.Source); err != nil {
 		return nil, err
 	}
-	return modelAdapter(a)
+	return ModelAdapter(a)
 }
 
-// modelAdapter gives a resolved adapter in the model's terms. The matrices stay those of a.
-func modelAdapter(a *adapter.Adapter) (*model.Adapter, error) {
+// ModelAdapter gives a resolved adapter in the model's terms. The matrices stay those of a.
+func ModelAdapter(a *adapter.Adapter) (*model.Adapter, error) {
 	m := model.NewAdapter()
 	for _, p := range a.Pairs {
 		switch {
