@@ -37,7 +37,12 @@ type nibble struct {
 	table  [16]float32 // by code
 	above  [15]float32 // midpoints between neighbouring values, ascending
 	sorted [16]uint8   // code of the i-th value
+	first  [256]uint8  // number of midpoints in the buckets before this one
 }
+
+// bucket maps values from -1 to 1, and a rounding beyond, to 0…255, never falling
+// where y rises: what lies in a lower bucket is smaller.
+func bucket(y float32) int { return int((y + 1) * 127.5) }
 
 func newNibble(table [16]float32) *nibble {
 	n := &nibble{table: table}
@@ -48,6 +53,9 @@ func newNibble(table [16]float32) *nibble {
 	sort.SliceStable(n.sorted[:], func(i, j int) bool { return table[n.sorted[i]] < table[n.sorted[j]] })
 	for i := range n.above {
 		n.above[i] = (table[n.sorted[i]] + table[n.sorted[i+1]]) / 2
+		for b := bucket(n.above[i]) + 1; b < len(n.first); b++ {
+			n.first[b]++
+		}
 	}
 	return n
 }
@@ -70,20 +78,11 @@ func nibbleOf(t format.Type) (*nibble, error) {
 
 // code gives the code of y: the number of midpoints strictly below y chooses the value.
 func (n *nibble) code(y float32) uint8 {
-	i := 0
-	if y > n.above[7] {
-		i = 8
-	}
-	if y > n.above[i+3] {
-		i += 4
-	}
-	if y > n.above[i+1] {
-		i += 2
-	}
-	if y > n.above[i] {
+	i := n.first[bucket(y)&255]
+	for i < 15 && n.above[i] < y {
 		i++
 	}
-	return n.sorted[i]
+	return n.sorted[i&15]
 }
 
 // leastScale keeps the reciprocal of the scale of a block of zeros finite.
@@ -93,40 +92,43 @@ const leastScale = 1e-38
 // the first in the high half, and absmax, one scale a block. len(dst) is
 // ceil(len(src)/2); only a last call for a matrix may have an odd len(src).
 func (n *nibble) quantize(dst []byte, absmax, src []float32, block int) error {
-	clear(dst)
-	at := 0
-	put := func(y float32) {
-		dst[at>>1] |= n.code(y) << (4 - at&1*4)
-		at++
-	}
 	for b := 0; len(src) > 0; b++ {
 		x := src[:min(block, len(src))]
 		src = src[len(x):]
-		var a float32
-		for _, v := range x {
-			if !(v-v == 0) {
-				return fmt.Errorf("block %d holds %v", b, v)
-			}
-			a = max(a, float32(math.Abs(float64(v))))
+		a, ok := maxAbs(x)
+		if !ok {
+			return fmt.Errorf("block %d has an element that is not finite", b)
 		}
 		divisor := max(a, leastScale)
-		if len(x) < block { // the last block divides, and stores what it divided by
-			absmax[b] = divisor
-			for _, v := range x {
-				put(v / divisor)
+		out := dst[:(len(x)+1)/2]
+		dst = dst[len(out):]
+		if len(x) == block {
+			absmax[b] = a
+			inv := 1 / divisor
+			for i := range out {
+				out[i] = n.code(x[2*i]*inv)<<4 | n.code(x[2*i+1]*inv)
 			}
-			break
+			continue
 		}
-		absmax[b] = a
-		inv := 1 / divisor
-		for _, v := range x {
-			put(v * inv)
+		absmax[b] = divisor // the last block divides, and stores what it divided by
+		for i := range out {
+			var second float32
+			if 2*i+1 < len(x) {
+				second = x[2*i+1]
+			}
+			out[i] = n.code(x[2*i]/divisor)<<4 | n.code(second/divisor)
 		}
-	}
-	if at&1 == 1 {
-		put(0)
 	}
 	return nil
+}
+
+// maxAbs is the largest magnitude in x; ok is false if one is not finite.
+func maxAbs(x []float32) (a float32, ok bool) {
+	var m uint32 // magnitudes compare like their bits
+	for _, v := range x {
+		m = max(m, math.Float32bits(v)&^(1<<31))
+	}
+	return math.Float32frombits(m), m < 0x7f800000
 }
 
 // dynamicMap holds the values of the signed 8-bit code of bitsandbytes, ascending:

@@ -1,24 +1,21 @@
 package quant
 
 import (
-	"fmt"
+	"errors"
 	"math"
 )
 
 // LLM.int8 (Dettmers et al. 2022): a row of codes under the largest magnitude of
 // the row, after rounding to half precision.
 
-// quantizeInt8 packs one row into codes and returns its scale.
+// quantizeInt8 packs one row into codes and returns its scale. It rounds src to half precision.
 func quantizeInt8(dst []byte, src []float32) (scale float32, err error) {
-	for _, v := range src {
-		if !(v-v == 0) {
-			return 0, fmt.Errorf("the row holds %v", v)
-		}
-		h := halfToFloat(floatToHalf(v))
-		if math.IsInf(float64(h), 0) {
-			return 0, fmt.Errorf("the row holds %v, which half precision does not", v)
-		}
-		scale = max(scale, float32(math.Abs(float64(h))))
+	for i, v := range src {
+		src[i] = halfToFloat(floatToHalf(v))
+	}
+	scale, ok := maxAbs(src)
+	if !ok {
+		return 0, errors.New("an element is not finite in half precision")
 	}
 	if scale == 0 {
 		clear(dst)
@@ -27,7 +24,7 @@ func quantizeInt8(dst []byte, src []float32) (scale float32, err error) {
 	// A product of the reciprocal, which is not always the quotient 127/scale.
 	inv := float32(1/scale) * 127
 	for i, v := range src {
-		dst[i] = byte(int8(math.RoundToEven(float64(halfToFloat(floatToHalf(v)) * inv))))
+		dst[i] = byte(int8(math.RoundToEven(float64(v * inv))))
 	}
 	return scale, nil
 }

@@ -300,7 +300,7 @@ func TestManyStrings(t *testing.T) {
 	const n = 500_000
 	w := le().head(3, 0, 2).str("tokens").u32(uint32(Array)).u32(uint32(String)).u64(n)
 	for i := range uint64(n) {
-		w.str(fmt.Sprintf("token%d", i*7919))
+		w.str(fmt.Sprintf("token%d", i*79))
 	}
 	w.str("scores").u32(uint32(Array)).u32(uint32(Float32)).u64(n)
 	for i := range uint32(n) {
@@ -314,7 +314,7 @@ func TestManyStrings(t *testing.T) {
 	took := time.Since(begin)
 	tokens, _ := f.Meta.Strs("tokens")
 	scores, _ := f.Meta.Floats("scores")
-	if len(tokens) != n || tokens[n-1] != fmt.Sprintf("token%d", (n-1)*7919) || len(scores) != n || scores[n-1] != n-1 {
+	if len(tokens) != n || tokens[n-1] != fmt.Sprintf("token%d", (n-1)*79) || len(scores) != n || scores[n-1] != n-1 {
 		t.Error("the lists are wrong")
 	}
 	if took > 5*time.Second {
