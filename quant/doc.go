@@ -24,4 +24,11 @@
 //
 //	r := quant.Recipe{FileType: quant.Q4_K_M}
 //	plan, meta, err := quant.NewPlan(src, quant.Options{Recipe: r})
+//
+// # bitsandbytes
+//
+// [HoldNF4], [HoldFP4] and [HoldINT8] quantize rows as bitsandbytes does and hold
+// them in memory as a [format.RowReader] that decodes what it is asked for.
+// [OpenBnB] finds in a checkpoint the tensors of a matrix that bitsandbytes saved;
+// importing this package makes such folders known to format/arch.
 package quant
