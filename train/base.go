@@ -50,6 +50,13 @@ func (b *Base) open(opt model.Options) error {
 	if b.Tokenizer, err = tokenizer.New(spec); err != nil {
 		return fmt.Errorf("%s: %w", b.Path, err)
 	}
+	if spec.ChatTemplate != "" {
+		t, err := data.NewTemplate(spec.ChatTemplate, b.Tokenizer)
+		if err != nil {
+			return fmt.Errorf("%s: %w", b.Path, err)
+		}
+		b.Template = t
+	}
 	if b.Model, err = model.New(b.Source, opt); err != nil {
 		return fmt.Errorf("%s: %w", b.Path, err)
 	}

@@ -158,21 +158,40 @@ func (e *Encoder) answers(text string, answers []answer) Sample {
 	ids, spans := e.Tokenizer.EncodeWithOffsets(text, tokenizer.EncodeOptions{ParseSpecial: true})
 	var trained [][2]int
 	for _, a := range answers {
-		if !a.train {
-			continue
+		if a.train {
+			trained = append(trained, [2]int{a.from, e.endOfTurn(text, ids, spans, a)})
 		}
-		for t, id := range ids {
-			if !e.Tokenizer.IsEOG(id) {
-				continue
-			}
-			from, to := spans[t].Start, spans[t].End
-			if a.closed && from >= a.from && to <= a.to && strings.TrimSpace(text[to:a.to]) == "" ||
-				!a.closed && from >= a.to && strings.TrimSpace(text[a.to:from]) == "" {
-				a.to = to
-				break
-			}
-		}
-		trained = append(trained, [2]int{a.from, a.to})
 	}
 	return e.tokens(text, true, trained)
+}
+
+// endOfTurn is where the token that ends the turn of an answer ends: the first one of
+// those that end a generation and have nothing but white space and their like between
+// them and the end of a closed answer, or the end of an open one and them. Without
+// one it is the end of the answer.
+func (e *Encoder) endOfTurn(text string, ids []int32, spans []tokenizer.Span, a answer) int {
+	blank := func(t int) bool { return strings.TrimSpace(text[spans[t].Start:spans[t].End]) == "" }
+	end := a.to
+	if a.closed {
+		for t := len(ids) - 1; t >= 0 && spans[t].Start >= a.from; t-- {
+			switch {
+			case spans[t].End > a.to:
+			case e.Tokenizer.IsEOG(ids[t]):
+				end = spans[t].End
+			case !blank(t):
+				return end
+			}
+		}
+		return end
+	}
+	for t := range ids {
+		switch {
+		case spans[t].Start < a.to:
+		case e.Tokenizer.IsEOG(ids[t]):
+			return spans[t].End
+		case !blank(t):
+			return end
+		}
+	}
+	return end
 }

@@ -13,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/graft-lora/graft/format"
-	"github.com/graft-lora/graft/format/gguf"
 	"github.com/graft-lora/graft/internal/testutil"
 	"github.com/graft-lora/graft/internal/tokenizer"
 	"github.com/klauspost/compress/zstd"
@@ -22,20 +21,7 @@ import (
 // sprig is the tokenizer of our own small model.
 func sprig(t testing.TB) *tokenizer.Tokenizer {
 	t.Helper()
-	f, err := gguf.Open(testutil.Shared(t, "models", "sprig", "sprig-q4_k_m.gguf"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	spec, err := tokenizer.SpecFromGGUF(f.Meta)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tok, err := tokenizer.New(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tok
+	return tokenizerOf(t, testutil.Shared(t, "models", "sprig", "sprig-q4_k_m.gguf"))
 }
 
 // templateFunc is a template written in Go, to have ones that behave in every way.
@@ -91,6 +77,15 @@ func marking(ms []any, _ any, generate bool) (string, [][2]int, error) {
 	return b.String(), spans, nil
 }
 
+// twoEnds ends each conversation with a second token that ends a generation.
+func twoEnds(ms []any, tools any, generate bool) (string, [][2]int, error) {
+	text, _, err := chatML(ms, tools, generate)
+	if !generate {
+		text += "<|endoftext|>"
+	}
+	return text, nil, err
+}
+
 // counting writes something that depends on all contents, so that no answer can be
 // told from what is round it.
 func counting(ms []any, tools any, generate bool) (string, [][2]int, error) {
@@ -128,7 +123,12 @@ func trainedText(tok *tokenizer.Tokenizer, s Sample) string {
 // TestRecordedTokens compares ids and labels with those that were fed to PEFT.
 func TestRecordedTokens(t *testing.T) {
 	t.Parallel()
-	e := &Encoder{Tokenizer: sprig(t), Template: templateFunc(chatML), Context: 512}
+	tok := sprig(t)
+	tmpl, err := NewTemplate(tok.Spec().ChatTemplate, tok)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &Encoder{Tokenizer: tok, Template: tmpl, Context: 512}
 	set, err := e.Read(testutil.Shared(t, "models", "sprig", "identity-train.jsonl"), Fields{})
 	if err != nil {
 		t.Fatal(err)
@@ -171,6 +171,7 @@ func TestMasks(t *testing.T) {
 		{"train flag", flags, chatML, Options{}, "Two.<|im_end|>"},
 		{"weight", weights, chatML, Options{}, "One.<|im_end|>"},
 		{"rendered otherwise", think, thinking, Options{}, "One.<|im_end|>|hm</think>Two.<|im_end|>"},
+		{"two ends", two, twoEnds, Options{}, "One.<|im_end|>|Two.<|im_end|>"},
 		{"marked", two, marking, Options{}, "One.|Two."},
 		{"marked, last", two, marking, Options{Train: "last"}, "Two."},
 		{"pair as chat", pair, chatML, Options{}, "One.<|im_end|>"},

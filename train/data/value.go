@@ -1,40 +1,43 @@
 package data
 
-import (
-	"bytes"
-	"encoding/json"
-	"maps"
-)
+import "github.com/graft-lora/graft/internal/jinja"
 
-// decode parses JSON into what templates take: maps, slices, strings, numbers, booleans, nil.
-func decode(b []byte) (any, error) {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
-	var v any
-	err := d.Decode(&v)
-	return v, err
-}
+// decode parses JSON into what templates take; objects keep the order of their keys.
+func decode(b []byte) (any, error) { return jinja.FromJSON(b) }
 
 // NewMessage is a turn without anything but text.
 func NewMessage(role, content string) Message {
-	return Message{Role: role, Train: role == "assistant", Value: map[string]any{"role": role, "content": content}}
+	d := &jinja.Dict{}
+	d.Set("role", role)
+	d.Set("content", content)
+	return Message{Role: role, Train: role == "assistant", Value: d}
 }
 
 // get is a field of a message's value, nil if there is none.
-func get(v any, key string) any { return v.(map[string]any)[key] }
+func get(v any, key string) any {
+	x, _ := v.(*jinja.Dict).Get(key)
+	return x
+}
 
 // with is a copy of a message's value with one field changed.
 func with(v any, key string, value any) any {
-	c := maps.Clone(v.(map[string]any))
-	c[key] = value
+	c := v.(*jinja.Dict).Clone()
+	c.Set(key, value)
 	return c
 }
 
-// without is a message's value without some fields.
+// without is a copy of a message's value without some fields.
 func without(v any, keys ...string) any {
-	c := maps.Clone(v.(map[string]any))
-	for _, k := range keys {
-		delete(c, k)
+	old, d := v.(*jinja.Dict), &jinja.Dict{}
+next:
+	for _, k := range old.Keys() {
+		for _, out := range keys {
+			if k == out {
+				continue next
+			}
+		}
+		x, _ := old.Get(k)
+		d.Set(k, x)
 	}
-	return c
+	return d
 }
