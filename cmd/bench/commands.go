@@ -42,7 +42,7 @@ func commands(r *report, path string) error {
 		{"train, 2 steps of 4 x 512 tokens", []string{"train", "--base", path, "--data", paths[1], "-o", lesson, "--context", "512", "--pack", "--steps", "2", "--accumulate", "4", "--held-out-part", "0"}},
 		{"quantize to F16", []string{"quantize", path, "-o", f16, "--type", "F16", "--allow-requantize"}},
 		{"quantize to Q4_K_M", []string{"quantize", f16, "-o", q4, "--type", "Q4_K_M"}},
-		{"merge into the same types, keep", []string{"merge", path, filepath.Join(lesson, "adapter"), "-o", same, "--no-check"}},
+		{"merge into the same types, keep", []string{"merge", path, filepath.Join(lesson, "adapter.gguf"), "-o", same, "--no-check"}},
 		{"convert to a Hugging Face folder", []string{"convert", f16, "-o", in("hf")}},
 		{"diff", []string{"diff", "--values", path, path}},
 	} {

@@ -48,6 +48,17 @@ few rows at a time.
 		newCheckCmd(a),
 		newDiffCmd(a),
 		newEditCmd(a),
+		newConvertCmd(a),
+		newQuantizeCmd(a),
+		newTrainCmd(a),
+		newEvalCmd(a),
+		newRunCmd(a),
+		newMergeCmd(a),
+		newExtractCmd(a),
+		newCombineCmd(a),
+		newResizeCmd(a),
+		newDebugCmd(a),
+		newDemoCmd(a),
 	)
 	return root
 }

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/adapter"
+	"github.com/graft-lora/graft/format/arch"
+)
+
+// adapterOutput are the flags of commands that write an adapter.
+type adapterOutput struct {
+	path  string
+	base  string
+	typ   string
+	force bool
+}
+
+func (o *adapterOutput) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVarP(&o.path, "output", "o", "", "adapter to write: FILE.gguf, or a PEFT folder")
+	f.StringVar(&o.typ, "type", "f16", "type of its matrices: f16, bf16, f32; in GGUF also q8_0 and other types")
+	f.BoolVar(&o.force, "force", false, "replace an output that exists")
+}
+
+// addBase is for commands that can do without a base where formats do not change.
+func (o *adapterOutput) addBase(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.base, "base", "", "model that the adapters belong to: needed when formats change between PEFT and GGUF")
+}
+
+func (o *adapterOutput) check(inputs ...string) error {
+	out := outputFlags{path: o.path, force: o.force}
+	return out.check(inputs...)
+}
+
+// resolve opens the base and brings the adapters to its terms. Without a base it
+// does nothing. The base stays open until close is called.
+func (o *adapterOutput) resolve(adapters ...*adapter.Adapter) (done func(), err error) {
+	if o.base == "" {
+		return func() {}, nil
+	}
+	m, err := arch.Open(o.base, arch.Options{NoVocab: true})
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range adapters {
+		if err := a.Resolve(m); err != nil {
+			m.Close()
+			return nil, err
+		}
+	}
+	return func() { m.Close() }, nil
+}
+
+// write writes an adapter in the form that the path asks for.
+func (o *adapterOutput) write(a *adapter.Adapter, opt adapter.WriteOptions) error {
+	typ, err := format.ParseType(o.typ)
+	if err != nil {
+		return err
+	}
+	opt.Type, opt.Force = typ, o.force
+	if isGGUF(o.path) {
+		return adapter.WriteGGUF(o.path, a, opt)
+	}
+	if typ.Quantized() {
+		return format.Unsupported("a PEFT folder holds f32, f16 or bf16, not %v; write a .gguf for quantized matrices", typ)
+	}
+	return adapter.WritePEFT(o.path, a, opt)
+}
+
+// adapterInfo is what inspect says of an adapter.
+type adapterInfo struct {
+	Path         string            `json:"path"`
+	Format       string            `json:"format"`
+	Architecture string            `json:"architecture,omitempty"`
+	Base         string            `json:"base,omitempty"`
+	Type         string            `json:"type"`
+	Parameters   int64             `json:"parameters"`
+	PairCount    int               `json:"pair_count"`
+	Pairs        []pairInfo        `json:"pairs"`
+	Metadata     map[string]string `json:"metadata,omitempty"`
+}
+
+// pairInfo describes a pair. Norms are those of Scale*B*A, computed from the
+// factors alone.
+type pairInfo struct {
+	Name      string  `json:"matrix"`
+	Rows      int     `json:"rows"`
+	Cols      int     `json:"cols"`
+	Rank      int     `json:"rank"`
+	Scale     float32 `json:"scale"`
+	Norm      float64 `json:"frobenius_norm"`
+	RMS       float64 `json:"rms"`
+	Effective float64 `json:"effective_rank"` // e^entropy of the squared singular values' shares
+	DoRA      bool    `json:"dora,omitempty"`
+}
+
+func (a *app) inspectAdapter(path string, o inspectOptions) error {
+	ad, err := adapter.Open(path)
+	if err != nil {
+		return err
+	}
+	info := adapterInfo{Path: path, Format: ad.Format, Architecture: ad.Arch, Base: ad.Base, Type: ad.Type.String(), PairCount: len(ad.Pairs)}
+	if o.metadata {
+		info.Metadata = ad.Meta
+	}
+	for _, p := range ad.Pairs {
+		pi, err := describePair(p)
+		if err != nil {
+			return err
+		}
+		info.Pairs = append(info.Pairs, pi)
+		info.Parameters += int64(p.Rank) * int64(p.A.Cols+p.B.Rows)
+	}
+	if a.json {
+		return a.printJSON(info)
+	}
+	a.result("%s: %s adapter, %s", path, info.Format, plural(info.PairCount, "pair"))
+	rows := [][]string{}
+	for _, f := range []fact{{"architecture", info.Architecture}, {"base", info.Base}, {"type", info.Type}, {"parameters", count(info.Parameters)}} {
+		if f.Value != "" {
+			rows = append(rows, []string{f.Key, f.Value})
+		}
+	}
+	a.table(rows)
+	a.result("")
+	a.printPairs(info.Pairs, o.tensors)
+	for k, v := range info.Metadata {
+		a.result("%s: %s", k, shortValue(v))
+	}
+	return nil
+}
+
+// printPairs lists pairs, or a line for each kind of matrix.
+func (a *app) printPairs(pairs []pairInfo, all bool) {
+	rows := [][]string{{"matrix", "size", "rank", "scale", "norm", "rms", "effective rank"}}
+	if !all {
+		pairs = groupPairs(pairs)
+	}
+	for _, p := range pairs {
+		rows = append(rows, []string{p.Name, fmt.Sprintf("%dx%d", p.Rows, p.Cols), fmt.Sprint(p.Rank), fmt.Sprintf("%.4g", p.Scale),
+			fmt.Sprintf("%.4g", p.Norm), fmt.Sprintf("%.3g", p.RMS), fmt.Sprintf("%.1f", p.Effective)})
+	}
+	a.table(rows)
+}

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/adapter"
+	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/format/checkpoint"
+	"github.com/graft-lora/graft/merge"
+	"github.com/graft-lora/graft/quant"
+)
+
+type mergeOptions struct {
+	output   outputFlags
+	typ      string
+	method   string
+	seed     uint64
+	tensors  bool
+	noCheck  bool
+	minGain  float64
+	data     dataFlags
+	minRecov float64
+}
+
+func newMergeCmd(a *app) *cobra.Command {
+	var o mergeOptions
+	cmd := &cobra.Command{
+		Use:   "merge BASE ADAPTER[=SCALE]... -o DST",
+		Short: "Put adapters into a model, and measure what survived",
+		Long: `merge writes BASE with the adapters in it. By default every tensor keeps its type: a
+Q4_K_M file stays a Q4_K_M file, and tensors that no adapter changes are copied
+byte for byte. Adapters are PEFT folders, GGUF files, MLX folders or kohya
+files; DST is a GGUF file, or a folder for a Hugging Face model.
+
+  graft merge base-q4_k_m.gguf lesson -o merged.gguf
+  graft merge base.gguf a.gguf=0.7 b=0.3 -o merged.gguf
+  graft merge base.gguf lesson -o merged.gguf --data held-out.jsonl
+  graft merge base.gguf lesson -o merged-f16.gguf --type F16
+  graft merge hf-folder lesson -o merged-folder
+
+Methods for --type same:
+` + methodHelp() + `
+
+What survived is measured: gain (1: the change is there at full strength, 0: it is
+lost), the correlation of wanted and realised change, the codes that moved; and
+with --data the recovery on text, (base - merged) / (base - adapter) of the
+loss. A merge that lost the adapter still leaves its file, and exits with
+status 5.` + exitStatus,
+		Args: args(2, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.merge(cmd.Context(), args[0], args[1:], &o)
+		},
+	}
+	o.output.add(cmd, "GGUF file or folder to write")
+	o.data.add(cmd, "text or JSONL to measure the recovery on")
+	f := cmd.Flags()
+	f.StringVar(&o.typ, "type", "same", "same, or a file type (F16, Q4_K_M, ...)")
+	f.StringVar(&o.method, "method", "keep", "how codes are found when types stay the same: "+strings.Join(merge.MethodNames(), ", "))
+	f.Uint64Var(&o.seed, "seed", 0, "of stochastic rounding")
+	f.BoolVar(&o.tensors, "tensors", false, "report every tensor")
+	f.BoolVar(&o.noCheck, "no-check", false, "do not fail when the adapter was lost")
+	f.Float64Var(&o.minGain, "min-gain", 0.5, "gain below which the adapter counts as lost")
+	f.Float64Var(&o.minRecov, "min-recovery", 0.5, "recovery on --data below which the adapter counts as lost")
+	return cmd
+}
+
+func methodHelp() string {
+	var b strings.Builder
+	for _, n := range merge.MethodNames() {
+		m, err := merge.MethodByName(n)
+		if err != nil {
+			panic(err) // the name is from the list
+		}
+		fmt.Fprintf(&b, "  %-11s %s\n", m.Name, m.Help)
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// openAdapters opens adapter arguments, PATH or PATH=FACTOR.
+func openAdapters(args []string) ([]merge.Weighted, error) {
+	var ws []merge.Weighted
+	for _, arg := range args {
+		w := parseWeighted(arg)
+		ad, err := adapter.Open(w.path)
+		if err != nil {
+			return nil, err
+		}
+		ws = append(ws, merge.Weighted{Adapter: ad, Factor: w.factor})
+	}
+	return ws, nil
+}
+
+func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, o *mergeOptions) error {
+	inputs := []string{basePath}
+	for _, arg := range adapterArgs {
+		inputs = append(inputs, parseWeighted(arg).path)
+	}
+	if err := o.output.check(inputs...); err != nil {
+		return err
+	}
+	report, err := a.mergeFiles(ctx, basePath, adapterArgs, o)
+	if err != nil || o.output.dryRun {
+		return err
+	}
+	doc := mergeDoc{Output: o.output.path, Type: o.typ, Method: o.method, Report: report}
+	if !strings.EqualFold(o.typ, "same") {
+		doc.Method = ""
+	}
+	a.printSurvival(report, o.tensors)
+	if o.data.path != "" {
+		if doc.Recovery, err = a.recovery(ctx, basePath, adapterArgs, o.output.path, &o.data); err != nil {
+			return err
+		}
+		a.printRecovery(doc.Recovery)
+	}
+	if a.json {
+		if err := a.printJSON(doc); err != nil {
+			return err
+		}
+	}
+	return o.verdict(&doc)
+}
+
+// mergeFiles opens base and adapters and writes the merged model. The report is nil
+// in a dry run.
+func (a *app) mergeFiles(ctx context.Context, basePath string, adapterArgs []string, o *mergeOptions) (*merge.Report, error) {
+	adapters, err := openAdapters(adapterArgs)
+	if err != nil {
+		return nil, err
+	}
+	base, err := arch.Open(basePath, arch.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer base.Close()
+	deltas, err := merge.NewDeltas(base, adapters)
+	if err != nil {
+		return nil, err
+	}
+	return a.writeMerged(ctx, base, deltas, o)
+}
+
+// mergeDoc is the JSON of a merge.
+type mergeDoc struct {
+	Output   string         `json:"output"`
+	Type     string         `json:"type"`
+	Method   string         `json:"method,omitempty"`
+	Report   *merge.Report  `json:"survival"`
+	Recovery *recoveryTable `json:"recovery,omitempty"`
+}
+
+// writeMerged writes the output in whatever form is asked for.
+func (a *app) writeMerged(ctx context.Context, base *arch.Model, deltas merge.Deltas, o *mergeOptions) (*merge.Report, error) {
+	same := strings.EqualFold(o.typ, "same") || o.typ == ""
+	kind, err := checkpoint.Sniff(base.Path)
+	if err != nil {
+		return nil, err
+	}
+	if same && isGGUF(o.output.path) && kind == checkpoint.GGUFModel {
+		plan, report, err := merge.NewPlan(base, deltas, merge.Options{Method: o.method, Seed: o.seed})
+		if err != nil {
+			return nil, err
+		}
+		if err := a.writeGGUF(ctx, "merged", &o.output, base.FileMeta(), plan); err != nil {
+			return nil, err
+		}
+		if !o.output.dryRun {
+			report.Finish()
+		}
+		return report, nil
+	}
+	sum, err := merge.Apply(base, deltas)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !isGGUF(o.output.path):
+		typ := o.typ
+		if same {
+			typ = "same"
+		}
+		err = a.writeFolder(ctx, "merged", &o.output, sum, typ)
+	case same: // a folder into one file: the types a conversion gives
+		_, err = a.convertToGGUF(ctx, "merged", &o.output, sum, "auto")
+	default:
+		opt := quant.Options{AllowRequantize: true}
+		if opt.Recipe.FileType, err = quant.ParseFileType(o.typ); err != nil {
+			return nil, err
+		}
+		plan, meta, perr := quant.NewPlan(quant.Source{Meta: sum.Meta, Views: sum.Views}, opt)
+		if perr != nil {
+			return nil, perr
+		}
+		err = a.writeGGUF(ctx, "merged", &o.output, meta, plan)
+	}
+	if err != nil || o.output.dryRun {
+		return nil, err
+	}
+	merged, err := arch.Open(o.output.path, arch.Options{NoVocab: true})
+	if err != nil {
+		return nil, err
+	}
+	defer merged.Close()
+	return merge.Measure(ctx, base, merged, deltas, a.threads)
+}
+
+// verdict decides whether the adapter was lost.
+func (o *mergeOptions) verdict(doc *mergeDoc) error {
+	if o.noCheck {
+		return nil
+	}
+	hint := "--method keep, or a larger --type such as Q8_0 or F16, keeps it"
+	if o.method == "keep" && strings.EqualFold(o.typ, "same") {
+		hint = "a larger --type such as Q8_0 or F16 keeps it"
+	}
+	if r := doc.Recovery; r != nil {
+		if r.Recovery < o.minRecov {
+			return &format.CheckError{Reason: fmt.Sprintf("the adapter was lost: %.3f of what it does on %s is left, below %.3g; %s", r.Recovery, r.Data, o.minRecov, hint)}
+		}
+		return nil
+	}
+	if doc.Report.Total.DeltaRMS > 0 && doc.Report.Total.Gain < o.minGain {
+		return &format.CheckError{Reason: fmt.Sprintf("the adapter was lost: its gain is %.3f, below %.3g; %s", doc.Report.Total.Gain, o.minGain, hint)}
+	}
+	return nil
+}
+
+// printSurvival shows the report by kind of tensor, or all tensors.
+func (a *app) printSurvival(r *merge.Report, all bool) {
+	rows := [][]string{{"tensors", "type", "codes changed", "gain", "correlation", "error", "delta rms / weight rms"}}
+	line := func(name, typ string, s merge.Survival) []string {
+		ratio := "-"
+		if s.WeightRMS > 0 {
+			ratio = fmt.Sprintf("%.4f", s.DeltaRMS/s.WeightRMS)
+		}
+		return []string{name, typ, percent(float64(s.Changed), float64(s.Elements)), fmt.Sprintf("%.3f", s.Gain),
+			fmt.Sprintf("%.3f", s.Correlation), fmt.Sprintf("%.3f", s.Error), ratio}
+	}
+	if all {
+		for _, t := range r.Tensors {
+			rows = append(rows, line(t.Name, t.Type, t.Survival))
+		}
+	} else {
+		for _, g := range r.ByKind() {
+			rows = append(rows, line(g.Name, g.Type, g.Survival))
+		}
+	}
+	rows = append(rows, line("all", "", r.Total))
+	a.table(rows)
+}

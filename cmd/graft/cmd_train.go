@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/train"
+	"github.com/graft-lora/graft/train/data"
+	"github.com/graft-lora/graft/train/model"
+)
+
+type trainOptions struct {
+	cfg      train.Config
+	targets  string
+	exclude  string
+	resume   bool
+	force    bool
+	showMask int
+}
+
+func newTrainCmd(a *app) *cobra.Command {
+	o := trainOptions{cfg: train.DefaultConfig()}
+	cmd := &cobra.Command{
+		Use:   "train --base MODEL --data FILE -o DIR | train RUN.yaml",
+		Short: "Train a LoRA adapter on a frozen model, quantized or not",
+		Long: `train teaches a model something without changing it: the base stays the file it is,
+quantized and mapped, and a LoRA adapter is trained beside it. DIR gets the
+adapter as a PEFT folder and as a GGUF file, the log (JSONL), the loss curve
+(SVG), a record of every setting and digest, and the checkpoints.
+
+  graft train --base model.gguf --data chat.jsonl -o lesson
+  graft train --base model.gguf --data qa.jsonl --prompt-field question --completion-field answer -o lesson
+  graft train --base model.gguf --data chat.jsonl --show-mask 3      what is trained, token by token
+  graft train --resume -o lesson                                     go on after a kill: the same bytes
+  graft train run.yaml
+
+DATA is plain text, or JSONL (also .gz, .zst) of {"messages": [...]},
+{"prompt": ..., "completion": ...} or {"text": ...}. Only answers are trained.
+
+A run file has the settings that DIR/run.yaml shows; flags given besides it win.` + exitStatus,
+		Args: args(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := o.config(cmd, args)
+			if err != nil {
+				return err
+			}
+			cfg.Threads = a.threads
+			if o.showMask > 0 {
+				return a.showMask(cfg, o.showMask)
+			}
+			return a.train(cmd.Context(), cfg, &o)
+		},
+	}
+	o.addFlags(cmd)
+	return cmd
+}
+
+// addFlags binds a flag to each setting; the run file's names are the flags' where
+// a person would type them.
+func (o *trainOptions) addFlags(cmd *cobra.Command) {
+	c, f := &o.cfg, cmd.Flags()
+	f.StringVar(&c.Base, "base", c.Base, "model to train on: GGUF, safetensors or Hugging Face folder")
+	f.StringVar(&c.Data, "data", c.Data, "what is learned: text or JSONL, plain, .gz or .zst")
+	f.StringVarP(&c.Output, "output", "o", c.Output, "folder for the adapter, the log and the checkpoints")
+	f.BoolVar(&o.resume, "resume", false, "go on from the last checkpoint in the output folder")
+	f.BoolVar(&o.force, "force", false, "replace an output folder that holds another run")
+	f.IntVar(&o.showMask, "show-mask", 0, "print the first N samples token by token, with what is trained, and stop")
+
+	f.StringVar(&c.HeldOut, "held-out", c.HeldOut, "file to evaluate on")
+	f.Float64Var(&c.HeldOutPart, "held-out-part", c.HeldOutPart, "part of the data held out when there is no such file")
+	f.StringVar(&c.Fields.Messages, "messages-field", c.Fields.Messages, "name of the field with the conversation (messages)")
+	f.StringVar(&c.Fields.Prompt, "prompt-field", c.Fields.Prompt, "name of the field with the prompt (prompt)")
+	f.StringVar(&c.Fields.Completion, "completion-field", c.Fields.Completion, "name of the field with the answer (completion)")
+	f.StringVar(&c.Fields.Text, "text-field", c.Fields.Text, "name of the field with plain text (text)")
+	f.StringVar(&c.Samples.Chat, "chat", c.Samples.Chat, "use the chat template for prompts: auto, always, never")
+	f.StringVar(&c.Samples.Train, "train-on", c.Samples.Train, "what is trained: answers, last, all")
+	f.StringVar(&c.Samples.Long, "long", c.Samples.Long, "records longer than the context: truncate, drop, error")
+	f.StringVar(&c.Samples.Untrained, "untrained", c.Samples.Untrained, "records without a trained token: error, drop")
+	f.BoolVar(&c.Samples.Pack, "pack", c.Samples.Pack, "put several samples into a sequence, without attention between them")
+	f.BoolVar(&c.Shuffle, "shuffle", c.Shuffle, "a new order in each epoch")
+	f.IntVar(&c.Context, "context", c.Context, "tokens of the longest sequence")
+
+	f.IntVar(&c.Adapter.Rank, "rank", c.Adapter.Rank, "rank of the adapter")
+	f.Float64Var(&c.Adapter.Alpha, "alpha", c.Adapter.Alpha, "strength: the change is alpha/rank * B*A")
+	f.BoolVar(&c.Adapter.RSLoRA, "rslora", c.Adapter.RSLoRA, "alpha/sqrt(rank) instead")
+	f.Float64Var(&c.Adapter.Dropout, "dropout", c.Adapter.Dropout, "part of the adapter's inputs dropped in training")
+	f.StringVar(&o.targets, "targets", strings.Join(c.Adapter.Targets, ","), "matrices to change: all-linear, module names (q_proj, attn_q) or patterns, by comma")
+	f.StringVar(&o.exclude, "exclude", strings.Join(c.Adapter.Exclude, ","), "matrices not to change, in the same words")
+	f.StringVar(&c.Adapter.From, "from", c.Adapter.From, "adapter to begin with")
+	f.BoolVar(&c.Adapter.Float32, "adapter-float32", c.Adapter.Float32, "hold and save the adapter in float32 instead of float16")
+
+	f.IntVar(&c.Steps, "steps", c.Steps, "optimizer steps; 0: as many as the epochs take")
+	f.Float64Var(&c.Epochs, "epochs", c.Epochs, "times through the data")
+	f.IntVar(&c.Batch, "batch", c.Batch, "sequences at once")
+	f.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "batches a step")
+	f.Float64Var(&c.LR, "lr", c.LR, "peak learning rate")
+	f.StringVar(&c.Schedule.Name, "schedule", c.Schedule.Name, "course of the rate: cosine, linear, constant, ...")
+	f.Float64Var(&c.Warmup, "warmup", c.Warmup, "steps of warm-up, or below 1 a part of all steps")
+	f.Float64Var(&c.ClipNorm, "clip-norm", c.ClipNorm, "largest norm of the gradient; 0: not clipped")
+	f.StringVar(&c.Optimizer.Name, "optimizer", c.Optimizer.Name, "optimizer")
+	f.Float64Var(&c.Optimizer.WeightDecay, "weight-decay", c.Optimizer.WeightDecay, "decoupled weight decay")
+	f.Uint64Var(&c.Seed, "seed", c.Seed, "of the initial adapter, the order, the split and the dropout")
+
+	f.IntVar(&c.EvalEvery, "eval-every", c.EvalEvery, "steps between evaluations; 0: at the beginning and at the end")
+	f.IntVar(&c.SaveEvery, "save-every", c.SaveEvery, "steps between checkpoints")
+	f.IntVar(&c.KeepLayers, "keep-layers", c.KeepLayers, "layers that keep their activations; the others run twice; -1: all keep")
+}
+
+// config joins the defaults, the run file and the flags given.
+func (o *trainOptions) config(cmd *cobra.Command, args []string) (train.Config, error) {
+	if o.targets != "" {
+		o.cfg.Adapter.Targets = strings.Split(o.targets, ",")
+	}
+	if o.exclude != "" {
+		o.cfg.Adapter.Exclude = strings.Split(o.exclude, ",")
+	}
+	cfg := o.cfg
+	if len(args) == 1 {
+		file, err := train.LoadConfig(args[0])
+		if err != nil {
+			return cfg, format.Usagef("%v", err)
+		}
+		// Flags are bound to o.cfg: parse those that were given over the file's settings.
+		given := map[string]string{}
+		cmd.Flags().Visit(func(f *pflag.Flag) { given[f.Name] = f.Value.String() })
+		o.cfg = file
+		o.targets, o.exclude = strings.Join(file.Adapter.Targets, ","), strings.Join(file.Adapter.Exclude, ",")
+		for name, value := range given {
+			if err := cmd.Flags().Set(name, value); err != nil {
+				return cfg, err
+			}
+		}
+		return o.config(cmd, nil)
+	}
+	if o.resume && cfg.Base == "" {
+		if cfg.Output == "" {
+			return cfg, format.Usagef("--resume needs the output folder of the run: -o DIR")
+		}
+		return train.ResumeConfig(cfg.Output)
+	}
+	if err := cfg.Check(); err != nil && !(o.showMask > 0 && cfg.Output == "") {
+		return cfg, format.Usagef("%v", err)
+	}
+	return cfg, nil
+}
+
+func (a *app) train(ctx context.Context, cfg train.Config, o *trainOptions) error {
+	mode := train.Fresh
+	switch {
+	case o.resume && o.force:
+		return format.Usagef("--resume and --force exclude each other")
+	case o.resume:
+		mode = train.Resume
+	case o.force:
+		mode = train.Replace
+	}
+	result, err := train.Run(ctx, cfg, mode, a.trainProgress())
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(result)
+	}
+	a.result("trained %s numbers for %s: %s tokens, %s of them answers, %.0f tokens/s, peak memory %s",
+		count(result.Parameters), plural(result.Steps, "step"), count(result.Tokens), count(result.Trained), result.TokensPerSecond, size(result.PeakRSS))
+	if first, last := result.EvalFirst, result.EvalLast; first != nil && last != nil {
+		a.result("held-out loss %.4f before, %.4f after (perplexity %.3f, %.3f)", first.Loss, last.Loss, first.Perplexity, last.Perplexity)
+	}
+	a.result("adapter in %s (PEFT) and %s; log %s, curve %s, record %s", cfg.Output, filepath.Join(cfg.Output, train.GGUFFile),
+		train.LogFile, train.CurveFile, train.RecordFile)
+	return nil
+}
+
+// trainProgress keeps a live line on a terminal; elsewhere it says something every
+// few seconds.
+func (a *app) trainProgress() func(train.Progress) {
+	var said time.Time
+	return func(p train.Progress) {
+		if p.Note != "" {
+			a.say("%s", p.Note)
+		}
+		var line string
+		switch p.Phase {
+		case "training":
+			line = fmt.Sprintf("step %d of %d  loss %.4f (mean %.4f)  %.0f tokens/s  %s left  %s", p.Done, p.Total, p.Loss, p.Smooth,
+				p.TokensPerSecond, p.Left.Round(time.Second), size(p.RSS))
+		case "evaluating":
+			line = fmt.Sprintf("evaluating %d of %d", p.Done, p.Total)
+		default:
+			return
+		}
+		if isTerminal(a.err) {
+			a.progress("%s", line)
+		} else if p.Phase == "training" && (time.Since(said) > 10*time.Second || p.Done == p.Total) {
+			said = time.Now()
+			a.say("%s", line)
+		}
+	}
+}
+
+// showMask prints the first n samples token by token.
+func (a *app) showMask(cfg train.Config, n int) error {
+	base, err := train.OpenBase(cfg.Base, model.Options{Threads: cfg.Threads})
+	if err != nil {
+		return err
+	}
+	defer base.Close()
+	set, err := base.Encoder(cfg.Context, cfg.Samples).Read(cfg.Data, cfg.Fields)
+	if err != nil {
+		return err
+	}
+	for _, s := range set.Samples[:min(n, len(set.Samples))] {
+		if err := data.ShowMask(a.out, base.Tokenizer, s, isTerminal(a.out)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/train"
+	"github.com/graft-lora/graft/train/data"
+	"github.com/graft-lora/graft/train/model"
+)
+
+// dataFlags name what a model is evaluated on.
+type dataFlags struct {
+	path    string
+	context int
+	limit   int
+	samples data.Options
+	fields  data.Fields
+}
+
+func (d *dataFlags) add(cmd *cobra.Command, what string) {
+	f := cmd.Flags()
+	f.StringVar(&d.path, "data", "", what)
+	f.IntVar(&d.context, "context", 512, "tokens of a window of text, or of the longest record")
+	f.IntVar(&d.limit, "limit", 0, "evaluate on the first N records or windows only; 0: all")
+	f.StringVar(&d.samples.Chat, "chat", "", "use the chat template for prompts: auto, always, never")
+	f.StringVar(&d.samples.Train, "train-on", "", "what counts in the loss: answers, last, all")
+	f.StringVar(&d.fields.Messages, "messages-field", "", "name of the field with the conversation (messages)")
+	f.StringVar(&d.fields.Prompt, "prompt-field", "", "name of the field with the prompt (prompt)")
+	f.StringVar(&d.fields.Completion, "completion-field", "", "name of the field with the answer (completion)")
+	f.StringVar(&d.fields.Text, "text-field", "", "name of the field with plain text (text)")
+}
+
+// read makes the samples, with base's tokenizer and template.
+func (d *dataFlags) read(base *train.Base) ([]data.Sample, error) {
+	samples, err := base.EvalData(d.path, d.context, d.samples, d.fields)
+	if err != nil {
+		return nil, err
+	}
+	if d.limit > 0 && d.limit < len(samples) {
+		samples = samples[:d.limit]
+	}
+	return samples, nil
+}
+
+// side is a model in a comparison, with or without adapters.
+type side struct {
+	name     string
+	base     *train.Base
+	adapters []model.Scaled
+}
+
+// sideResult is a row of the table of a comparison.
+type sideResult struct {
+	Name string `json:"name"`
+	train.EvalResult
+	// Divergence from the reference; nil for the reference itself and where it was not asked for.
+	Divergence *train.Divergence `json:"divergence,omitempty"`
+}
+
+// evaluate gives the loss of every side, and with kl each one's divergence from the
+// side numbered reference.
+func (a *app) evaluate(ctx context.Context, sides []side, samples []data.Sample, reference int, kl bool) ([]sideResult, error) {
+	const tokensAtOnce = 2048
+	var out []sideResult
+	for i, s := range sides {
+		res := sideResult{Name: s.name}
+		var err error
+		told := func(done int) { a.progress("%s: %d of %d", s.name, done, len(samples)) }
+		if res.EvalResult, err = train.Evaluate(ctx, s.base.Model, samples, tokensAtOnce, told, s.adapters...); err != nil {
+			return nil, err
+		}
+		if kl && i != reference {
+			r := sides[reference]
+			d, err := train.Compare(ctx, train.Side{Model: r.base.Model, Adapters: r.adapters},
+				train.Side{Model: s.base.Model, Adapters: s.adapters}, samples, tokensAtOnce, told)
+			if err != nil {
+				return nil, err
+			}
+			res.Divergence = &d
+		}
+		out = append(out, res)
+	}
+	return out, nil
+}
+
+// printSides shows a comparison.
+func (a *app) printSides(results []sideResult, reference string) {
+	rows := [][]string{{"", "loss", "±", "perplexity", "±"}}
+	kl := false
+	for _, r := range results {
+		kl = kl || r.Divergence != nil
+	}
+	if kl {
+		rows[0] = append(rows[0], "KL to "+reference, "same top token")
+	}
+	for _, r := range results {
+		row := []string{r.Name, fmt.Sprintf("%.4f", r.Loss), fmt.Sprintf("%.4f", r.LossError), fmt.Sprintf("%.3f", r.Perplexity), fmt.Sprintf("%.3f", r.PerplexityError())}
+		if d := r.Divergence; d != nil {
+			row = append(row, fmt.Sprintf("%.5f", d.KL), fmt.Sprintf("%.2f %%", 100*d.SameTop))
+		}
+		rows = append(rows, row)
+	}
+	a.table(rows)
+}
+
+// loadAdapters loads adapter arguments, PATH or PATH=FACTOR, for a base.
+func loadAdapters(base *train.Base, args []string) ([]model.Scaled, error) {
+	var out []model.Scaled
+	for _, arg := range args {
+		w := parseWeighted(arg)
+		ad, err := base.LoadAdapter(w.path)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, model.Scaled{Adapter: ad, Weight: w.factor})
+	}
+	return out, nil
+}
+
+// recoveryTable says how much of an adapter a merged file has kept, on text.
+type recoveryTable struct {
+	Data     string     `json:"data"`
+	Base     sideResult `json:"base"`
+	Adapter  sideResult `json:"adapter"`
+	Merged   sideResult `json:"merged"`
+	Recovery float64    `json:"recovery"` // (base - merged) / (base - adapter) of the loss
+}
+
+// recovery measures a merged file against its base and adapters.
+func (a *app) recovery(ctx context.Context, basePath string, adapters []string, mergedPath string, d *dataFlags) (*recoveryTable, error) {
+	base, err := train.OpenBase(basePath, model.Options{Threads: a.threads})
+	if err != nil {
+		return nil, err
+	}
+	defer base.Close()
+	loaded, err := loadAdapters(base, adapters)
+	if err != nil {
+		return nil, err
+	}
+	merged, err := train.OpenBase(mergedPath, model.Options{Threads: a.threads})
+	if err != nil {
+		return nil, err
+	}
+	defer merged.Close()
+	samples, err := d.read(base)
+	if err != nil {
+		return nil, err
+	}
+	rs, err := a.evaluate(ctx, []side{{"base", base, nil}, {"adapter, unmerged", base, loaded}, {"merged", merged, nil}}, samples, 1, true)
+	if err != nil {
+		return nil, err
+	}
+	t := &recoveryTable{Data: d.path, Base: rs[0], Adapter: rs[1], Merged: rs[2]}
+	gain := t.Base.Loss - t.Adapter.Loss
+	if gain <= 0 {
+		return nil, &format.CheckError{Reason: fmt.Sprintf("the adapter does not lower the loss on %s (%.4f without, %.4f with it): recovery cannot be measured there", d.path, t.Base.Loss, t.Adapter.Loss)}
+	}
+	t.Recovery = (t.Base.Loss - t.Merged.Loss) / gain
+	return t, nil
+}
+
+func (a *app) printRecovery(t *recoveryTable) {
+	a.result("")
+	a.printSides([]sideResult{t.Base, t.Adapter, t.Merged}, "the adapter")
+	a.result("recovery on %s: %.3f", t.Data, t.Recovery)
+}

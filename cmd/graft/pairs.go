@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+
+	"github.com/graft-lora/graft/format/adapter"
+	"github.com/graft-lora/graft/merge"
+)
+
+func describePair(p *adapter.Pair) (pairInfo, error) {
+	name := p.Module
+	if name == "" {
+		name = p.Target
+	}
+	if p.Expert >= 0 {
+		name = fmt.Sprintf("%s, expert %d", name, p.Expert)
+	}
+	s, err := merge.PairSpectrum(p)
+	if err != nil {
+		return pairInfo{}, fmt.Errorf("%s: %w", name, err)
+	}
+	info := pairInfo{Name: name, Rows: p.B.Rows, Cols: p.A.Cols, Rank: p.Rank, Scale: p.Scale, DoRA: p.Magnitude != nil}
+	var total float64
+	for _, v := range s {
+		total += v * v
+	}
+	info.Norm = math.Sqrt(total)
+	info.RMS = info.Norm / math.Sqrt(float64(info.Rows)*float64(info.Cols))
+	info.Effective = effectiveRank(s, total)
+	return info, nil
+}
+
+// effectiveRank is e to the entropy of the singular values' shares of the squared
+// norm (Roy and Vetterli 2007, on squares): how many directions the change really uses.
+func effectiveRank(s []float64, total float64) float64 {
+	if total == 0 {
+		return 0
+	}
+	var h float64
+	for _, v := range s {
+		if p := v * v / total; p > 0 {
+			h -= p * math.Log(p)
+		}
+	}
+	return math.Exp(h)
+}
+
+var layerNumber = regexp.MustCompile(`\.\d+\.`)
+
+// groupPairs joins pairs that differ in their layer only: the norm of all together,
+// the other numbers as means.
+func groupPairs(pairs []pairInfo) []pairInfo {
+	var out []pairInfo
+	index := map[string]int{}
+	var counts []int
+	for _, p := range pairs {
+		key := fmt.Sprint(layerNumber.ReplaceAllString(p.Name, ".*."), p.Rows, p.Cols, p.Rank, p.Scale)
+		i, ok := index[key]
+		if !ok {
+			index[key] = len(out)
+			p.Name = layerNumber.ReplaceAllString(p.Name, ".*.")
+			p.Norm *= p.Norm
+			out, counts = append(out, p), append(counts, 1)
+			continue
+		}
+		g := &out[i]
+		counts[i]++
+		g.Norm += p.Norm * p.Norm
+		g.RMS += p.RMS
+		g.Effective += p.Effective
+	}
+	for i := range out {
+		n := float64(counts[i])
+		out[i].Norm = math.Sqrt(out[i].Norm)
+		out[i].RMS /= n
+		out[i].Effective /= n
+		if counts[i] > 1 {
+			out[i].Name = fmt.Sprintf("%s (%d)", out[i].Name, counts[i])
+		}
+	}
+	return out
+}
