@@ -22,25 +22,29 @@
 // activations kept or recomputed. Work is split over independent outputs only,
 // every sum has an order that depends on nothing but the shapes. A packed batch
 // gives the bytes of its sequences run one after another (with gradients
-// accumulated in that order; only a trained embedding that is the head too has its sums in
-// another order), and a [Session] gives the logits of the whole
+// accumulated in that order; only a trained embedding that is the head too has its
+// sums in another order), and a [Session] gives the logits of the whole
 // sequence run at once, bit for bit.
 //
 // # Memory
 //
-// With T tokens in a batch, L layers, d = Hidden, q and k the widths of all query
-// and all key heads, f = the feed-forward width, V the vocabulary, H heads, S
-// the longest sequence, W threads, in float32 (4 bytes each):
+// With T tokens in a batch, S the longest sequence, L layers, d = Hidden, q, k and
+// o the widths of all query heads, all key (and value) heads and attention's
+// output, f the feed-forward width, V the vocabulary, r the rank, W threads, a
+// dense model takes so many float32 (4 bytes each), to a few small terms:
 //
-//	layer inputs      T·d·(L+1)
-//	one layer's work  T·(5d + 2q + 2·2k + 3f + H), times 1 + the layers kept (Options.KeepLayers)
-//	backward          T·(4d + 2q + 2·2q + 3f)
-//	attention         W·(2·64·S)
-//	head              min(Options.HeadMemory, 4·T·V bytes), and T·d
-//	adapters          4·r·T a matrix adapted, times 1 + the layers kept
+//	residuals         T·d·(L+1)
+//	one layer's acts  T·(3d + q + 2k + o + 3f + 7r), times 1 + Options.KeepLayers;
+//	                  norms of heads add q + k, norms after a block d each
+//	KeepAttention     T·o for each of the layers that run again
+//	backward          T·(3d + 2o + 2q + 2k + 3f)
+//	attention         W·2·64·S
+//	head              n·(V + 3d), n tokens at a time: n·V·4 is below Options.HeadMemory
 //
-// Buffers are made when a batch first needs them and kept for the next. The weights
-// themselves are in the page cache only.
+// [Model.PassMemory] is the exact sum. Buffers are made when a batch first needs
+// them and kept for the next; a pass of a size met before allocates next to
+// nothing. The weights themselves are in the page cache only. Nothing grows with
+// S·S, and only the residuals (and what is kept) with depth.
 //
 // # Example
 //

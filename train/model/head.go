@@ -3,9 +3,9 @@ package model
 import "github.com/graft-lora/graft/internal/kernel"
 
 // headRows is how many tokens' logits are held at a time.
-func (m *Model) headRows() int {
-	return int(max(m.opt.HeadMemory/int64(4*m.Vocab), 16))
-}
+func (m *Model) headRows() int { return headRowsOf(m.opt.HeadMemory, m.Vocab) }
+
+func headRowsOf(memory int64, vocab int) int { return int(max(memory/int64(4*vocab), 16)) }
 
 // headInput makes the normed residuals of n tokens from first on.
 func (m *Model) headInput(x kernel.Mat, first, n int) kernel.Mat {

@@ -79,6 +79,8 @@ type layer struct {
 }
 
 const (
+	defaultHeadMemory = 64 << 20
+
 	embedName = "token_embd.weight"
 	headName  = "output.weight"
 )
@@ -92,7 +94,7 @@ func New(src *arch.Model, opt Options) (*Model, error) {
 		return nil, err
 	}
 	if opt.HeadMemory <= 0 {
-		opt.HeadMemory = 64 << 20
+		opt.HeadMemory = defaultHeadMemory
 	}
 	m := &Model{Config: c, opt: opt, byName: map[string]*linear{}}
 	m.SetKeepLayers(opt.KeepLayers)

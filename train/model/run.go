@@ -94,7 +94,7 @@ func (m *Model) prepare(backward bool) {
 	w, n := &m.work, len(m.layers)
 	w.lowest = n
 	if backward {
-		w.lowest = m.lowestTrained()
+		w.lowest = m.lowestOf((*linear).trained)
 	}
 	w.inputs, w.outs = resize(w.inputs, n+1), resize(w.outs, n)
 	w.acts = resize(w.acts, 1+m.opt.KeepLayers)
@@ -125,15 +125,15 @@ func (m *Model) SetKeepLayers(n int) {
 	m.opt.KeepLayers = n
 }
 
-// lowestTrained is the first layer whose backward pass is needed: the number of
-// layers if only the head is trained.
-func (m *Model) lowestTrained() int {
-	if m.embed.trained() {
+// lowestOf is the first layer whose backward pass is needed when the matrices that f
+// names are trained: the number of layers if only the head is.
+func (m *Model) lowestOf(f func(l *linear) bool) int {
+	if f(m.embed) {
 		return 0
 	}
 	for i := range m.layers {
 		for _, l := range m.layers[i].linears() {
-			if l.trained() {
+			if f(l) {
 				return i
 			}
 		}

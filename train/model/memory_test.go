@@ -1,0 +1,62 @@
+package model
+
+import (
+	"reflect"
+	"testing"
+)
+
+// bytesOf adds up the scratch memory in v.
+func bytesOf(v reflect.Value) (n int64) {
+	switch v.Kind() {
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			n += bytesOf(v.Index(i))
+		}
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[scratch]() {
+			return 4 * int64(v.Field(0).Cap())
+		}
+		for i := range v.NumField() {
+			n += bytesOf(v.Field(i))
+		}
+	}
+	return n
+}
+
+// TestPassMemory compares the forecast with the buffers there are after a pass.
+func TestPassMemory(t *testing.T) {
+	t.Parallel()
+	for _, c := range tinies {
+		src := c.model()
+		for _, opt := range []Options{{Threads: 1}, {Threads: 1, KeepLayers: -1, HeadMemory: 1}, {Threads: 1, KeepAttention: true, KeepLayers: 1}} {
+			for _, dropout := range []float32{0, 0.1} {
+				for _, some := range []bool{false, true} {
+					m := newModel(t, src, opt)
+					names := m.Matrices()
+					if some {
+						names = []string{"blk.1.attn_output.weight", "blk.1.attn_k.weight"}
+						if m.layers[0].qkv != nil {
+							names[1] = "blk.1.attn_qkv.weight"
+						}
+					}
+					a := randomAdapter(m, 3, names...)
+					b := randomBatch(m.Vocab, 100, 30, 7)
+					b.Dropout.P = dropout
+					l, err := m.LossAndGrad(b, a, NewGrads(a))
+					if err != nil {
+						t.Fatal(err)
+					}
+					ranks := map[string]int{}
+					for _, n := range names {
+						ranks[n] = 3
+					}
+					got := bytesOf(reflect.ValueOf(m.work)) + 4*int64(cap(m.work.losses)+4*100*(m.RopeDim/2))
+					want := m.PassMemory(Shape{Tokens: 137, Longest: 100, Trained: l.Tokens, Dropout: dropout > 0}, ranks, opt)
+					if got != want {
+						t.Errorf("%s, %+v, dropout %v, some %v: %d bytes are used, %d were forecast", c.name, opt, dropout, some, got, want)
+					}
+				}
+			}
+		}
+	}
+}
