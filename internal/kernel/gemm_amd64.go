@@ -65,14 +65,20 @@ func turn16x32(dst, src []float32, stride, quads int)
 //go:noescape
 func turn8x16(dst, src []float32, stride, quads int)
 
+//go:noescape
+func dots32(y, x, rows []float32, stride, quads int, load bool)
+
+//go:noescape
+func dots16(y, x, rows []float32, stride, quads int, load bool)
+
 var (
 	avx512Tiles = tiles{
 		width: 32, narrow: 16, height: 12, group: 16, run: runAVX512,
-		turn: turn16x32, copy: copy32, turnLeft: turn12, copyLeft: copy12,
+		turn: turn16x32, copy: copy32, turnLeft: turn12, copyLeft: copy12, dots: dots32,
 	}
 	avx2Tiles = tiles{
 		width: 16, height: 6, group: 8, run: runAVX2,
-		turn: turn8x16, copy: copy16, turnLeft: turn6, copyLeft: copy6,
+		turn: turn8x16, copy: copy16, turnLeft: turn6, copyLeft: copy6, dots: dots16,
 	}
 )
 

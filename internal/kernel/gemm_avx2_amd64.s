@@ -268,3 +268,70 @@ loop:
 	JNZ     loop
 	VZEROUPPER
 	RET
+
+// TURN4 reads 4 columns of 8 rows, those of P and Q and 3 more below each, and leaves a
+// column in each of A, B, C and D; E to H are used.
+#define TURN4(P, Q, XA, XB, XC, XD, A, B, C, D, E, F, G, H) \
+	VMOVUPS     (P), XA;               \
+	VMOVUPS     (P)(R9*1), XB;         \
+	VMOVUPS     (P)(R9*2), XC;         \
+	VMOVUPS     (P)(R12*1), XD;        \
+	VINSERTF128 $1, (Q), A, A;         \
+	VINSERTF128 $1, (Q)(R9*1), B, B;   \
+	VINSERTF128 $1, (Q)(R9*2), C, C;   \
+	VINSERTF128 $1, (Q)(R12*1), D, D;  \
+	VUNPCKLPS   B, A, E;               \
+	VUNPCKHPS   B, A, F;               \
+	VUNPCKLPS   D, C, G;               \
+	VUNPCKHPS   D, C, H;               \
+	VUNPCKLPD   G, E, A;               \
+	VUNPCKHPD   G, E, B;               \
+	VUNPCKLPD   H, F, C;               \
+	VUNPCKHPD   H, F, D
+
+// STEP2 adds an element of x times a column of 16 rows.
+#define STEP2(X, LO, HI) \
+	VBROADCASTSS X, Y12;          \
+	VFMADD231PS  LO, Y12, Y14;    \
+	VFMADD231PS  HI, Y12, Y15
+
+// func dots16(y, x, rows []float32, stride, quads int, load bool)
+TEXT ·dots16(SB), NOSPLIT, $0-89
+	MOVQ    y_base+0(FP), AX
+	MOVQ    x_base+24(FP), DI
+	MOVQ    rows_base+48(FP), SI
+	MOVQ    stride+72(FP), R9
+	MOVQ    quads+80(FP), CX
+	MOVBLZX load+88(FP), BX
+	VXORPS  Y14, Y14, Y14
+	VXORPS  Y15, Y15, Y15
+	TESTL   BX, BX
+	JZ      zero
+	VMOVUPS (AX), Y14
+	VMOVUPS 32(AX), Y15
+
+zero:
+	SHLQ $2, R9
+	LEAQ (R9)(R9*2), R12
+	LEAQ (SI)(R9*4), R13
+	LEAQ (R13)(R9*4), R14
+	LEAQ (R14)(R9*4), R15
+
+loop:
+	TURN4(SI, R13, X0, X1, X2, X3, Y0, Y1, Y2, Y3, Y8, Y9, Y10, Y11)
+	TURN4(R14, R15, X4, X5, X6, X7, Y4, Y5, Y6, Y7, Y8, Y9, Y10, Y11)
+	STEP2((DI), Y0, Y4)
+	STEP2(4(DI), Y1, Y5)
+	STEP2(8(DI), Y2, Y6)
+	STEP2(12(DI), Y3, Y7)
+	ADDQ $16, SI
+	ADDQ $16, R13
+	ADDQ $16, R14
+	ADDQ $16, R15
+	ADDQ $16, DI
+	DECQ CX
+	JNZ  loop
+	VMOVUPS Y14, (AX)
+	VMOVUPS Y15, 32(AX)
+	VZEROUPPER
+	RET

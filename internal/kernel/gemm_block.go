@@ -32,8 +32,8 @@ const (
 	smallProduct = 1 << 18
 )
 
-// scratch is the memory that one worker keeps between products: a panel, decodeGroup
-// decoded rows, and for worker 0 the shared blocks of both matrices, each as large as
+// scratch is the memory that one worker keeps between products: a panel and as many
+// decoded rows, and for worker 0 the packed blocks of both matrices, each as large as
 // the largest product so far needed.
 type scratch struct {
 	panel, rows, edge, left, right []float32
@@ -342,9 +342,13 @@ func stepPack(g *product, i int, _ *scratch) {
 }
 
 // stepGemm packs a panel, a block of k at a time, and multiplies. Where there are few
-// rows, a panel of rows is used where it lies.
+// rows, a panel of rows is used where it lies, and for a single one columns are too.
 func stepGemm(g *product, i int, s *scratch) {
 	r0, r1, j0, n := g.job(i)
+	if g.m == 1 && g.ak == 1 && g.bk == 1 && n == g.ts.width && g.ts.dots != nil {
+		g.ts.row(g.c.Data[j0:], g.a.Data, g.b.Data[j0*g.bj:], g.bj, g.k, g.acc)
+		return
+	}
 	for k0 := 0; k0 < g.k; k0 += g.depth {
 		k := min(g.depth, g.k-k0)
 		b, bk := []float32(nil), g.ts.width

@@ -63,8 +63,14 @@ func stepDecodeNT(g *product, i int, s *scratch) {
 // stepNT decodes a panel and multiplies all rows by it.
 func stepNT(g *product, i int, s *scratch) {
 	width := g.ts.width
-	panel := grow(&s.panel, g.k*width)
 	j0, n := i*width, min(width, g.n-i*width)
+	if g.m == 1 && n == width && g.ts.dots != nil {
+		rows := grow(&s.rows, n*g.k)
+		g.w.DecodeRows(rows, j0)
+		g.ts.row(g.c.Data[j0:], g.a.Data, rows, g.k, g.k, g.acc)
+		return
+	}
+	panel := grow(&s.panel, g.k*width)
 	g.decode(s, panel, j0, n)
 	for k0 := 0; k0 < g.k; k0 += g.depth {
 		g.rows(s, 0, g.m, j0, n, panel[k0*width:], width, k0, min(g.depth, g.k-k0))

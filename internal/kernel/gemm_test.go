@@ -167,6 +167,9 @@ func TestProducts(t *testing.T) {
 				checkProduct(t, r, pools[r.IntN(5)], f, 1+r.IntN(14), l, 1+r.IntN(9), r.IntN(2) == 0)
 				checkProduct(t, r, pools[r.IntN(5)], f, 1+r.IntN(3), 1+r.IntN(34), l, r.IntN(2) == 0)
 			}
+			for k := range 70 { // a single row
+				checkProduct(t, r, pools[r.IntN(5)], f, 1, 60+r.IntN(10), k, k%2 == 0)
+			}
 			for range 15 {
 				checkProduct(t, r, pools[r.IntN(5)], f, r.IntN(60), r.IntN(80), r.IntN(100), r.IntN(2) == 0)
 			}

@@ -39,6 +39,24 @@ type tiles struct {
 	// elements to the row.
 	turn, turnLeft func(dst, src []float32, stride, quads int)
 	copy, copyLeft func(dst, src []float32, stride, k int)
+	// dots continues in y, from zero unless load is set, the products of x with width
+	// rows, over 4·quads elements, quads being at least 1; nil if there is none.
+	dots func(y, x, rows []float32, stride, quads int, load bool)
+}
+
+// row is a tile of one row, without a panel: y is x times width rows of k elements.
+func (ts *tiles) row(y, x, rows []float32, stride, k int, load bool) {
+	whole := k &^ 3
+	if whole > 0 {
+		ts.dots(y, x, rows, stride, k/4, load)
+	} else if !load {
+		clear(y[:ts.width])
+	}
+	for j := range y[:ts.width] {
+		for q := whole; q < k; q++ {
+			y[j] = FMA(x[q], rows[j*stride+q], y[j])
+		}
+	}
 }
 
 var genericTiles = tiles{width: 16, run: runGeneric}
