@@ -45,8 +45,7 @@ func OpenBnB(weight *format.Tensor, find func(name string) *format.Tensor) (*arc
 	}
 	if base, ok := strings.CutSuffix(weight.Name, "weight"); ok {
 		if scb := g.add(find(base + "SCB")); scb != nil {
-			g.add(find(base + "weight_format"))
-			return g.open8(scb)
+			return g.open8(scb, g.add(find(base+"weight_format")))
 		}
 	}
 	return nil, nil
@@ -205,8 +204,22 @@ func (g *bnbGroup) scales(s *quantState, blocks int64) (b blockScales, err error
 	return b, nil
 }
 
-func (g *bnbGroup) open8(scb *format.Tensor) (*arch.Packed, error) {
+// open8 opens an 8-bit matrix; layout says how its codes are arranged, nil for rows.
+func (g *bnbGroup) open8(scb, layout *format.Tensor) (*arch.Packed, error) {
 	w := g.weight
+	if layout != nil {
+		var code [1]byte
+		if layout.Type != format.U8 || layout.Size != 1 {
+			return nil, g.corrupt(layout, "%v %v where one byte is wanted", layout.Type, layout.Shape)
+		}
+		if _, err := layout.ReadAt(code[:], 0); err != nil {
+			return nil, err
+		}
+		if code[0] != 0 {
+			return nil, format.Unsupported("%s: tensor %s: codes arranged for one kind of GPU (format %d); save the model with a newer bitsandbytes",
+				layout.Path, layout.Name, code[0])
+		}
+	}
 	if w.Type != format.I8 || len(w.Shape) != 2 {
 		return nil, g.corrupt(w, "%v %v beside an SCB, where a matrix of I8 is wanted", w.Type, w.Shape)
 	}

@@ -327,4 +327,25 @@ func TestBnBBroken(t *testing.T) {
 	if _, err := OpenBnB(weight, f.Tensor); err != nil {
 		t.Errorf("unchanged: %v", err)
 	}
+	g := openBnB(t, "int8.safetensors")
+	weight = g.Tensor(name)
+	for what, x := range map[string]struct {
+		name string
+		x    *format.Tensor
+	}{
+		"arranged for a GPU": {"gauss_bf16.weight_format", text("\x02")},
+		"a long format":      {"gauss_bf16.weight_format", text("xx")},
+		"scales of another":  {"gauss_bf16.SCB", g.Tensor("odd_1x65_f32.SCB")},
+		"scales of bytes":    {"gauss_bf16.SCB", text(strings.Repeat("x", 48))},
+	} {
+		p, err := OpenBnB(weight, func(n string) *format.Tensor {
+			if n == x.name {
+				return x.x
+			}
+			return g.Tensor(n)
+		})
+		if err == nil {
+			t.Errorf("%s: accepted as %v %v", what, p.Type, p.Shape)
+		}
+	}
 }

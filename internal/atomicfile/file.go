@@ -18,7 +18,7 @@ type File struct {
 	path  string
 	force bool
 	f     file
-	w     *bufio.Writer
+	w     *bufio.Writer // nil until the first Write and after Sync: of many files open, few are written to
 	err   error // the first failure; the file can only be aborted after it
 	done  bool
 }
@@ -54,7 +54,7 @@ func Create(path string, force bool) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{path: path, force: force, f: f, w: bufio.NewWriterSize(f, bufferSize)}, nil
+	return &File{path: path, force: force, f: f}, nil
 }
 
 // checkFree says whether path may be written.
@@ -94,6 +94,9 @@ func (f *File) Write(p []byte) (int, error) {
 	if f.err != nil {
 		return 0, f.err
 	}
+	if f.w == nil {
+		f.w = bufio.NewWriterSize(f.f, bufferSize)
+	}
 	n, err := f.w.Write(p)
 	if err != nil {
 		f.err = fmt.Errorf("%s: %w", f.path, err)
@@ -107,7 +110,11 @@ func (f *File) Sync() error {
 	if f.err != nil {
 		return f.err
 	}
-	err := f.w.Flush()
+	var err error
+	if f.w != nil {
+		err = f.w.Flush()
+		f.w = nil
+	}
 	if err == nil {
 		err = f.f.Sync()
 	}
