@@ -103,13 +103,11 @@ func (m *Model) RopeLayers() []bool {
 	return layers
 }
 
-// FileMeta is the metadata without graft's own keys: what can be written.
+// FileMeta is the metadata without graft's own facts: what can be written.
 func (m *Model) FileMeta() *gguf.Meta {
-	out := &gguf.Meta{}
-	for _, kv := range m.Meta.All() {
-		if len(kv.Key) < 6 || kv.Key[:6] != "graft." {
-			out.Set(kv.Key, kv.Value)
-		}
+	out := m.Meta.Clone()
+	for _, key := range []string{KeyAttentionScale, KeySlidingWindow, KeySlidingLayers, KeyRopeLayers, KeyNormTopK, keyClass} {
+		out.Delete(key)
 	}
 	return out
 }

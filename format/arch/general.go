@@ -38,10 +38,7 @@ var generalText = []struct {
 }
 
 // sampling are the settings of a generation_config.json that GGUF has keys for.
-var sampling = []struct {
-	hf, key string
-	integer bool
-}{
+var sampling = []SamplingKey{
 	{"top_k", "top_k", true}, {"top_p", "top_p", false}, {"min_p", "min_p", false},
 	{"xtc_probability", "xtc_probability", false}, {"xtc_threshold", "xtc_threshold", false},
 	{"temperature", "temp", false}, {"penalty_last_n", "penalty_last_n", true},
@@ -107,14 +104,14 @@ func writeSampling(path string, meta *gguf.Meta) error {
 		return nil // the reference converter ignores broken ones too
 	}
 	for _, s := range sampling {
-		f, ok := gen[s.hf].(float64)
+		f, ok := gen[s.HF].(float64)
 		if !ok {
 			continue
 		}
-		if s.integer {
-			meta.Set("general.sampling."+s.key, int32(f))
+		if s.Integer {
+			meta.Set("general.sampling."+s.GGUF, int32(f))
 		} else {
-			meta.Set("general.sampling."+s.key, float32(f))
+			meta.Set("general.sampling."+s.GGUF, float32(f))
 		}
 	}
 	return nil
@@ -296,3 +293,13 @@ func roundedCount(n int64) string {
 	whole := strings.TrimLeft(strconv.FormatFloat(f, 'f', 0, 64), "0")
 	return strconv.FormatFloat(f, 'f', max(2-len(whole), 0), 64) + suffix
 }
+
+// SamplingKey is a sampling setting that GGUF has a key for.
+type SamplingKey struct {
+	HF      string // in generation_config.json
+	GGUF    string // after "general.sampling."
+	Integer bool
+}
+
+// SamplingKeys lists them in the order in which they are written.
+func SamplingKeys() []SamplingKey { return sampling }

@@ -35,6 +35,7 @@ func NewModel(path string, meta *gguf.Meta, views []*format.View, closers ...fun
 	for _, v := range views {
 		m.index[v.Name] = v
 	}
+	m.Table, _ = TableOf(m)
 	return m
 }
 

@@ -84,9 +84,7 @@ func openGGUF(path string, opt Options) (*Model, error) {
 		meta = meta.Clone()
 		meta.Set("general.name", opt.Name)
 	}
-	m := NewModel(path, meta, views, f.Close)
-	m.Table, _ = TableOf(m)
-	return m, nil
+	return NewModel(path, meta, views, f.Close), nil
 }
 
 // openFolder makes a model of a Hugging Face folder.
@@ -141,7 +139,7 @@ func folderModel(dir string, h *hparams, f *safetensors.File, opt Options) (*Mod
 		}
 	}
 	m := NewModel(dir, b.meta, b.views, f.Close)
-	m.Table, m.Notes = h.table, b.w.notes
+	m.Notes = b.w.notes
 	return m, nil
 }
 

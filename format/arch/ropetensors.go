@@ -39,9 +39,11 @@ func llama3Factors(r *hparams, dim int64) []float32 {
 		}
 		return float32(def)
 	}
-	base, factor := get("rope_theta", 10000), get("factor", 8)
-	low, high := get("low_freq_factor", 1), get("high_freq_factor", 4)
-	orig := get("original_max_position_embeddings", 8192)
+	return llama3Table(get("rope_theta", 10000), get("factor", 8), get("low_freq_factor", 1), get("high_freq_factor", 4),
+		get("original_max_position_embeddings", 8192), dim)
+}
+
+func llama3Table(base, factor, low, high, orig float32, dim int64) []float32 {
 	lowLen, highLen := orig/low, orig/high
 	out := make([]float32, dim/2)
 	for i := range out {

@@ -277,6 +277,9 @@ var tables = []*Table{
 	},
 }
 
+// ModelType is model_type in the config.json of such a model.
+func (t *Table) ModelType() string { return t.modelType }
+
 // Tables returns what graft knows, one entry per Hugging Face architecture.
 func Tables() []*Table { return tables }
 
