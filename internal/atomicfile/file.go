@@ -19,7 +19,7 @@ type File struct {
 	force bool
 	f     file
 	w     *bufio.Writer // nil until the first Write and after Sync: of many files open, few are written to
-	err   error // the first failure; the file can only be aborted after it
+	err   error         // the first failure; the file can only be aborted after it
 	done  bool
 }
 
