@@ -46,11 +46,5 @@
 // nothing. The weights themselves are in the page cache only. Nothing grows with
 // S·S, and only the residuals (and what is kept) with depth.
 //
-// # Example
-//
-//	m, err := model.New(src, model.Options{})
-//	ad := model.NewAdapter()
-//	ad.Add("blk.0.attn_q.weight", pair)
-//	grads := model.NewGrads(ad)
-//	sum, n, err := m.LossAndGrad(batch, ad, grads)
+// The package's example makes one step of training.
 package model

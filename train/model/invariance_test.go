@@ -73,7 +73,7 @@ func TestSameBytes(t *testing.T) {
 func TestPacked(t *testing.T) {
 	t.Parallel()
 	for _, c := range tinies {
-		m := newModel(t, c.model(), Options{Threads: 2})
+		m := newModel(t, c.model(), Options{Threads: 1})
 		a := randomAdapter(m, 3, m.Matrices()...)
 		packed := randomBatch(m.Vocab, 17, 5, 70)
 		packed.Targets[3] = Untrained
@@ -110,7 +110,7 @@ func TestPacked(t *testing.T) {
 func TestSession(t *testing.T) {
 	t.Parallel()
 	for _, c := range tinies {
-		m := newModel(t, c.model(), Options{Threads: 2})
+		m := newModel(t, c.model(), Options{Threads: 1})
 		adapters := []Scaled{{randomAdapter(m, 2, m.Matrices()...), 0.5}, {randomAdapter(m, 3, "blk.1.attn_output.weight"), -1}}
 		b := randomBatch(m.Vocab, promptPiece+150)
 		var want [][]float32
