@@ -259,3 +259,20 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// FuzzIndex: no index panics, and none names a file outside its folder.
+func FuzzIndex(f *testing.F) {
+	f.Add([]byte(`{"metadata":{"total_size":1},"weight_map":{"a":"model-00001-of-00002.safetensors"}}`))
+	f.Add([]byte(`{"weight_map":{"a":"../x"}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		where, err := parseIndex("index", b)
+		if err != nil {
+			return
+		}
+		for _, file := range where {
+			if strings.ContainsAny(file, "/") || file == ".." {
+				t.Errorf("file %q", file)
+			}
+		}
+	})
+}
