@@ -21,12 +21,17 @@ const (
 	sharedFloats = 1 << 20
 	minPanels    = 16
 	minDepth     = 64
-	// directPanels and directRows: up to so many panels, or below so many rows,
-	// packing the left matrix costs more than it brings. Up to directFloats elements
-	// of it stay in the second-level cache.
+	// directPanels, directRows, directK: up to so many panels, below so many rows or
+	// so short a k, packing the left matrix costs more than it brings. Up to
+	// packedFloats elements of it stay in the second-level cache when packed.
 	directPanels = 4
 	directRows   = 36
-	directFloats = 3 << 17
+	directK      = 32
+	packedFloats = 3 << 17
+	// directDepth and thinDepth replace maxDepth where the left matrix is not packed,
+	// the latter where a step of k touches lines that the next one does not.
+	directDepth = 256
+	thinDepth   = 128
 	// smallProduct is the number of multiply-adds below which waking other workers
 	// costs more than they bring.
 	smallProduct = 1 << 18
@@ -132,13 +137,13 @@ func (g *product) shape(m, n, k int) bool {
 		return false
 	}
 	g.m, g.n, g.k = m, n, k
-	g.deepen(k)
+	g.deepen(k, maxDepth)
 	return true
 }
 
-// deepen chooses the depth for blocks of k elements.
-func (g *product) deepen(k int) {
-	steps := ceil(k, maxDepth)
+// deepen divides k elements into equal blocks of about most.
+func (g *product) deepen(k, most int) {
+	steps := ceil(k, most)
 	g.depth = ceil(ceil(k, steps), 8) * 8
 }
 
@@ -149,10 +154,14 @@ func ceil(a, b int) int { return (a + b - 1) / b }
 // blocks of rows: then there must be enough for all workers.
 func (g *product) direct(alone bool) bool {
 	panels := ceil(g.n, g.ts.width)
-	if g.m < directRows || panels <= directPanels {
+	if g.m < directRows || panels <= directPanels || g.k < directK {
+		g.deepen(g.k, directDepth)
+		if g.ak != 1 || g.m <= 2*edgeRows {
+			g.deepen(g.k, thinDepth)
+		}
 		return true
 	}
-	if g.m*g.k > directFloats || alone && g.pool.Threads() > 1 && panels < 4*g.pool.Threads() {
+	if g.m*g.k > packedFloats || alone && g.pool.Threads() > 1 && panels < 4*g.pool.Threads() {
 		return false
 	}
 	if g.ts.height > 0 {
@@ -250,7 +259,7 @@ func (g *product) share(j0, nn, k0, kn, fills int, fill func(g *product, i int, 
 	g.perGroup = ceil(panels, g.groups)
 	g.groups = ceil(panels, g.perGroup)
 	g.right = grow(&g.s0.right, panels*g.ts.width*kn)
-	g.deepen(kn)
+	g.deepen(kn, maxDepth)
 	rows := ceil(g.m, jobRows)
 	if g.ts.height > 0 {
 		rows = min(rows, max(2*sharedFloats/kn/jobRows, 1))
