@@ -303,3 +303,15 @@ type SamplingKey struct {
 
 // SamplingKeys lists them in the order in which they are written.
 func SamplingKeys() []SamplingKey { return sampling }
+
+// CardKey is a general.* key with the key of a model card that gives it.
+type CardKey struct{ GGUF, Card string }
+
+// CardKeys lists them in the order in which they are written.
+func CardKeys() []CardKey {
+	var keys []CardKey
+	for _, g := range generalText {
+		keys = append(keys, CardKey{g.key, g.card[0]})
+	}
+	return keys
+}

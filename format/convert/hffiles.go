@@ -95,6 +95,13 @@ func newFiles(m *arch.Model, dtype format.Type) ([]File, error) {
 		return nil, err
 	}
 	files := []File{{checkpoint.ConfigName, config}, {checkpoint.GenerationConfigName, generation}}
+	card, err := modelCard(m)
+	if err != nil {
+		return nil, err
+	}
+	if card != nil {
+		files = append(files, File{"README.md", card})
+	}
 	vocab, err := tokenizerFiles(m)
 	return append(files, vocab...), err
 }

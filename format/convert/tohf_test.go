@@ -96,7 +96,7 @@ func TestRoundTripFolder(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer first.Close()
-			again, err := arch.Open(back, arch.Options{Name: name})
+			again, err := arch.Open(back, arch.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -280,5 +280,93 @@ func checkTokenizer(t *testing.T, m *arch.Model) {
 		if !reflect.DeepEqual(g, w) && strings.TrimSpace(s) != "" {
 			t.Errorf("%q: ids %v, want %v", s, g, w)
 		}
+	}
+}
+
+// TestQuantizedToHF dequantizes: the values are those of the file rounded to
+// float16, norms have what they had, and the folder opens.
+func TestQuantizedToHF(t *testing.T) {
+	source := testutil.Shared(t, "models", "sprig", "sprig-q4_k_m.gguf")
+	m, err := arch.Open(source, arch.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	h, err := arch.Open(toHF(t, source, convert.HFOptions{}), arch.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	for _, v := range m.Views {
+		w := h.View(v.Name)
+		if w == nil || w.Type != format.F16 {
+			t.Fatalf("%s is missing or not f16", v.Name)
+		}
+		rows, cols := v.Rows.Dims()
+		x, y := make([]float32, rows*cols), make([]float32, rows*cols)
+		if err := v.Rows.ReadRows(x, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Rows.ReadRows(y, 0); err != nil {
+			t.Fatal(err)
+		}
+		for i := range x {
+			// Half a unit in the last place of float16, or of its smallest numbers.
+			if d := math.Abs(float64(x[i] - y[i])); d > math.Abs(float64(x[i]))/2048 && d > 1.0/(1<<25) {
+				t.Fatalf("%s: element %d is %g, was %g", v.Name, i, y[i], x[i])
+			}
+		}
+	}
+}
+
+// roundBF16 rounds float32 numbers to bfloat16, to nearest even.
+func roundBF16(b []byte) {
+	for i := 0; i < len(b); i += 4 {
+		u := binary.LittleEndian.Uint32(b[i:])
+		binary.LittleEndian.PutUint32(b[i:], (u+0x7fff+u>>16&1)&^0xffff)
+	}
+}
+
+// TestPackedToHF opens bitsandbytes folders and writes them dequantized; the
+// matrices are the recorded ones, those of 4 bits rounded to the dtype that their
+// quant_state names, as bitsandbytes does.
+func TestPackedToHF(t *testing.T) {
+	for _, name := range []string{"llama-nf4-dq", "llama-int8"} {
+		dir := toHF(t, testutil.Shared(t, "oracle", "bnb", name), convert.HFOptions{Type: "f32"})
+		got, err := safetensors.OpenDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer got.Close()
+		want, err := safetensors.Open(testutil.Shared(t, "oracle", "bnb", name+".dequant.safetensors"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer want.Close()
+		if len(want.Tensors) == 0 {
+			t.Fatal("nothing recorded")
+		}
+		for _, w := range want.Tensors {
+			g := got.Tensor(w.Name)
+			if g == nil {
+				g = got.Tensor(w.Name + ".weight")
+			}
+			if g == nil {
+				t.Errorf("%s: %s is missing", name, w.Name)
+				continue
+			}
+			recorded := bytes.Clone(w.Bytes())
+			if name == "llama-nf4-dq" {
+				roundBF16(recorded)
+			}
+			if !bytes.Equal(g.Bytes(), recorded) {
+				t.Errorf("%s: %s differs", name, w.Name)
+			}
+		}
+		m, err := arch.Open(dir, arch.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Close()
 	}
 }
