@@ -65,17 +65,17 @@ type Model struct {
 // layer is one block: attention, then a feed-forward network, each added to the
 // residual. A nil norm is one that the architecture does not have there.
 type layer struct {
-	attnNorm, ffnNorm   []float32 // before
-	postAttn, postFFN   []float32 // after, before the sum
-	q, k, v             *linear   // or
-	qkv                 *linear   // the three in one
-	qBias, qNorm, kNorm []float32 // norms of a head, or of all heads together
-	o                   *linear
-	gate, up            *linear // or
-	gateUp              *linear // the two in one
-	down                *linear
-	moe                 *mixture
-	slots               int // pairs bound to its matrices
+	attnNorm, ffnNorm []float32 // before
+	postAttn, postFFN []float32 // after, before the sum
+	q, k, v           *linear   // or
+	qkv               *linear   // the three in one
+	qNorm, kNorm      []float32 // norms of a head, or of all heads together
+	o                 *linear
+	gate, up          *linear // or
+	gateUp            *linear // the two in one
+	down              *linear
+	moe               *mixture
+	slots             int // pairs bound to its matrices
 }
 
 const (
