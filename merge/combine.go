@@ -222,3 +222,11 @@ func Resize(a *adapter.Adapter, cut Cut) (*adapter.Adapter, []Resized, error) {
 	}
 	return &out, report, nil
 }
+
+// PairSpectrum gives the singular values of what a pair adds, descending, from its
+// factors alone; of a DoRA pair those of its product, without the magnitudes.
+func PairSpectrum(p *adapter.Pair) ([]float64, error) {
+	t := termOf(p)
+	l, err := Recompress(t.B, t.A, float64(t.Scale), Cut{Rank: 1})
+	return l.Singular, err
+}

@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"context"
 	"fmt"
 	"sort"
 
@@ -13,6 +14,7 @@ import (
 type Method struct {
 	Name string
 	Help string // one line, for --help and for the report
+	Data bool   // it uses the moments of inputs, and does what keep does where there are none
 	// open prepares the method for one tensor.
 	open func(t *target) (encoder, error)
 }
@@ -26,9 +28,20 @@ type encoder func(dst, raw []byte, delta []float32, row int64) error
 type target struct {
 	name  string
 	typ   format.Type
+	rows  int64
 	cols  int
 	seed  uint64
 	codec format.Codec
+	raw   format.RawReader // the base's rows
+	delta *Delta
+	// inputs returns the moments of the tensor's inputs, nil where there are none. It
+	// is for prepare only.
+	inputs func(context.Context) (*inputs, error)
+
+	// prepare and finish, which open may set, are called before the first row is
+	// merged and after the last one.
+	prepare func(context.Context) error
+	finish  func()
 }
 
 var methods = map[string]*Method{}
@@ -83,8 +96,10 @@ func openRequantize(t *target) (encoder, error) {
 //	code' = hi with probability (y - lo) / (hi - lo), else lo
 //
 // Changes far smaller than a step survive as an average over many weights, where
-// rounding to nearest would drop each of them. Plain float types have no codes and
-// round the sum to nearest.
+// rounding to nearest would drop each of them. A block with a value that its levels
+// do not reach gets new scales, as requantize would give it: there the change is
+// no longer small against the step. Plain float types have no codes and round the
+// sum to nearest.
 func openKeep(t *target) (encoder, error) {
 	if !t.typ.Quantized() {
 		return openRequantize(t)
@@ -93,32 +108,70 @@ func openKeep(t *target) (encoder, error) {
 	if !ok {
 		return nil, format.Unsupported("method keep cannot move codes of %v, which codes weights in groups; use --method requantize, or another --type", t.typ)
 	}
-	dice := rng.New(t.seed, "keep", t.name)
-	return func(dst, raw []byte, delta []float32, row int64) error {
-		codes := make([]uint8, len(delta))
-		step := make([]float32, len(delta)/g.Sub)
-		min := make([]float32, len(delta)/g.Sub)
-		g.Unpack(codes, step, min, raw)
-		pos := row * int64(t.cols)
-		for s, st := range step {
-			if st == 0 {
-				continue
-			}
-			for i := s * g.Sub; i < (s+1)*g.Sub; i++ {
-				if delta[i] == 0 {
-					continue
-				}
-				y := float64(g.Levels[codes[i]]) + float64(delta[i])/float64(st)
-				if y != y {
-					return fmt.Errorf("rows from %d: the change is not a number", row)
-				}
-				codes[i] = roundLevel(g.Levels, codes[i], y, dice.Float64(uint64(pos)+uint64(i)))
-			}
+	k := &keeper{g: g, codec: t.codec, cols: t.cols, dice: rng.New(t.seed, "keep", t.name)}
+	return k.encode, nil
+}
+
+type keeper struct {
+	g     *quant.Grid
+	codec format.Codec
+	cols  int
+	dice  rng.Stream
+}
+
+func (k *keeper) encode(dst, raw []byte, delta []float32, row int64) error {
+	g := k.g
+	codes := make([]uint8, len(delta))
+	step := make([]float32, len(delta)/g.Sub)
+	min := make([]float32, len(delta)/g.Sub)
+	g.Unpack(codes, step, min, raw)
+	copy(dst, raw)
+	for b := range len(delta) / g.Block {
+		from, to := b*g.Block, (b+1)*g.Block
+		inside, err := k.move(codes[from:to], step[from/g.Sub:to/g.Sub], delta[from:to], uint64(row)*uint64(k.cols)+uint64(from))
+		if err != nil {
+			return fmt.Errorf("rows from %d: %w", row, err)
 		}
-		copy(dst, raw)
-		g.Pack(dst, codes)
-		return nil
-	}, nil
+		block := dst[b*g.Bytes : (b+1)*g.Bytes]
+		if inside {
+			g.Pack(block, codes[from:to])
+			continue
+		}
+		w := make([]float32, g.Block)
+		k.codec.Decode(w, block)
+		for i, d := range delta[from:to] {
+			w[i] += d
+		}
+		if err := k.codec.Encode(block, w, g.Block, nil); err != nil {
+			return fmt.Errorf("rows from %d: %w", row, err)
+		}
+	}
+	return nil
+}
+
+// move rounds the codes of a block; inside is false if a value lies beyond the
+// levels by more than half a step. pos is the place of the first element in its tensor.
+func (k *keeper) move(codes []uint8, step, delta []float32, pos uint64) (inside bool, err error) {
+	levels := k.g.Levels
+	lo, hi := float64(levels[0])-0.5, float64(levels[len(levels)-1])+0.5
+	for i, d := range delta {
+		st := step[i/k.g.Sub]
+		if d == 0 {
+			continue
+		}
+		if st == 0 {
+			return false, nil
+		}
+		y := float64(levels[codes[i]]) + float64(d)/float64(st)
+		if y != y {
+			return false, fmt.Errorf("the change is not a number")
+		}
+		if y < lo || y > hi {
+			return false, nil
+		}
+		codes[i] = roundLevel(levels, codes[i], y, k.dice.Float64(pos+uint64(i)))
+	}
+	return true, nil
 }
 
 // roundLevel rounds y to one of the two levels beside it, up if u (in [0, 1)) is

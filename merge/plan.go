@@ -13,6 +13,8 @@ import (
 type Options struct {
 	Method string // "" means "keep"
 	Seed   uint64 // of the random numbers of stochastic rounding
+	// Moments are for the methods that use data, which without them do what keep does.
+	Moments Moments
 }
 
 // Deltas are the changes to a model's tensors, by GGUF name.
@@ -61,7 +63,9 @@ func Apply(base *arch.Model, ds Deltas) (*arch.Model, error) {
 // and in base's order: tensors without a delta are copied as bytes. The report
 // is filled when the plan has been run; call [Report.Finish] then.
 //
-// Memory: the runner's blocks, and 40 bytes a row of the tensors in flight.
+// Memory: the runner's blocks, and 40 bytes a row of the tensors in flight; with
+// moments, for two tensors of n columns, 16 bytes times n² while they are made ready
+// and 8 from then on.
 func NewPlan(base *arch.Model, ds Deltas, opt Options) (*format.Plan, *Report, error) {
 	if opt.Method == "" {
 		opt.Method = "keep"
@@ -74,6 +78,7 @@ func NewPlan(base *arch.Model, ds Deltas, opt Options) (*format.Plan, *Report, e
 		return nil, nil, err
 	}
 	plan, report := &format.Plan{}, &Report{}
+	ready := &readyInputs{from: opt.Moments}
 	for _, v := range base.Views {
 		o, err := format.NewOutput(v.Name, v.Type, v.Shape, v.Rows, nil)
 		if err != nil {
@@ -81,7 +86,7 @@ func NewPlan(base *arch.Model, ds Deltas, opt Options) (*format.Plan, *Report, e
 		}
 		o.Why = "copied"
 		if d := ds[v.Name]; d != nil {
-			if err := mergeOutput(o, v, d, m, opt, report); err != nil {
+			if err := mergeOutput(o, v, d, m, opt, ready, report); err != nil {
 				return nil, nil, fmt.Errorf("tensor %s: %w", v.Name, err)
 			}
 			o.Why = "merged: " + m.Name
@@ -91,7 +96,7 @@ func NewPlan(base *arch.Model, ds Deltas, opt Options) (*format.Plan, *Report, e
 	return plan, report, nil
 }
 
-func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Options, report *Report) error {
+func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Options, ready *readyInputs, report *Report) error {
 	raw, ok := v.Rows.(format.RawReader)
 	if !ok || raw.RawType() != v.Type {
 		return format.Unsupported("the stored bytes of a %v tensor made from several cannot be kept; name a --type", v.Type)
@@ -100,18 +105,26 @@ func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Opti
 	if err != nil {
 		return err
 	}
-	encode, err := m.open(&target{name: v.Name, typ: v.Type, cols: int(d.Cols), seed: opt.Seed, codec: codec})
+	t := &target{name: v.Name, typ: v.Type, rows: d.Rows, cols: int(d.Cols), seed: opt.Seed, codec: codec, raw: raw, delta: d}
+	t.inputs = func(ctx context.Context) (*inputs, error) { return ready.of(ctx, t.name) }
+	encode, err := m.open(t)
 	if err != nil {
 		return err
 	}
 	count := report.tally(v, m.Name)
 	// Base, delta and merged values; the method's own copy; two sets of codes.
 	o.Cost = o.UnitBytes + d.Cols*(4*4+4)
-	o.Prepare = func(context.Context) error {
+	o.Prepare = func(ctx context.Context) error {
 		count.begin(d.Rows)
+		if t.prepare != nil {
+			return t.prepare(ctx)
+		}
 		return nil
 	}
 	o.Finish = func() error {
+		if t.finish != nil {
+			t.finish()
+		}
 		count.end()
 		return nil
 	}

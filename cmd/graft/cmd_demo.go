@@ -55,7 +55,7 @@ func (a *app) demo(ctx context.Context, dir string, force bool) error {
 	a.result("1. Train: a LoRA adapter on the quantized file itself (%s)", filepath.Base(base))
 	cfg := train.DefaultConfig()
 	cfg.Base, cfg.Data, cfg.HeldOut, cfg.Output = base, paths[1], paths[2], lesson
-	cfg.Context, cfg.Batch, cfg.Accumulate, cfg.Epochs, cfg.LR = 64, 8, 1, 10, 2e-3
+	cfg.Context, cfg.Batch, cfg.Accumulate, cfg.Epochs, cfg.LR = 64, 8, 1, 24, 6e-4
 	cfg.Threads = a.threads
 	result, err := train.Run(ctx, cfg, train.Replace, a.trainProgress())
 	if err != nil {
