@@ -11,6 +11,7 @@ package shardfile
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/graft-lora/graft/internal/atomicfile"
 )
@@ -46,6 +47,7 @@ type Writer struct {
 	shard int              // the one being written
 	file  *atomicfile.File // its file
 	off   int64            // bytes written to it
+	named []string         // files that have their final names
 	next  int              // tensor that Begin must name next
 	left  int64            // bytes of the present tensor not yet written
 	err   error            // the first failure
@@ -187,13 +189,25 @@ func (w *Writer) Close() error {
 	}
 	n := len(w.shards)
 	for i := n - 1; i >= 0 && w.err == nil; i-- {
-		w.err = w.files[i].Commit()
+		w.commit(w.files[i])
 	}
 	for i := n; i < len(w.files) && w.err == nil; i++ {
-		w.err = w.files[i].Commit()
+		w.commit(w.files[i])
 	}
 	w.abort() // what an error has left; nothing otherwise
 	return w.err
+}
+
+// commit gives f its name; if that fails, those that have theirs already lose them,
+// since they are worth nothing without the others.
+func (w *Writer) commit(f *atomicfile.File) {
+	if w.err = f.Commit(); w.err == nil {
+		w.named = append(w.named, f.Path())
+		return
+	}
+	for _, path := range w.named {
+		os.Remove(path)
+	}
 }
 
 func (w *Writer) finish() error {

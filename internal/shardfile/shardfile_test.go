@@ -125,3 +125,24 @@ func createSample(dir string) (*Writer, error) {
 	shards, tensors, extras := sample(dir)
 	return Create(shards, tensors, extras, false)
 }
+
+// TestLastFileFails: the first file cannot get its name any more, so none keeps its own.
+func TestLastFileFails(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"1", "2", "3", "index"} {
+		dir := t.TempDir()
+		w, err := createSample(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("another program's"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if err := fill(w); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("file %s: error %v", name, err)
+		}
+		if got := names(t, dir); got != name {
+			t.Errorf("file %s: %s is left", name, got)
+		}
+	}
+}
