@@ -165,9 +165,7 @@ func (ld *loader) ropeOf(r Rope) (freqs []float64, mscale float64) {
 			keep := (1 - ramp) * s.ExtFactor
 			freqs[i] = freqs[i]/s.Factor*(1-keep) + freqs[i]*keep
 		}
-		if s.ExtFactor != 0 {
-			mscale = 0.1*math.Log(s.Factor) + 1
-		}
+		mscale = s.MScale
 	}
 	if s.FreqDivisors {
 		divide("rope_freqs.weight")

@@ -33,7 +33,8 @@ type RopeScaling struct {
 	Type           string  // "", "linear", "yarn", "longrope"
 	Factor         float64 // positions are divided by it (linear), or its part of the frequencies (yarn)
 	Original       int     // context of the first training
-	AttnFactor     float64 // cosines and sines are multiplied by it; 0 means the type's own rule
+	AttnFactor     float64 // cosines and sines are multiplied by it, besides MScale; 0 is 1
+	MScale         float64 // yarn: and by this, 0.1·ln(Factor) + 1 unless the file says otherwise
 	BetaFast       float64 // yarn: turns in the original context above which frequencies stay
 	BetaSlow       float64 // yarn: turns below which they are divided by Factor
 	ExtFactor      float64 // yarn: share of the blend; 1 unless the file says otherwise
@@ -222,8 +223,12 @@ func (c *Config) rope(r *keyReader, row archRow) {
 		s.ExtFactor = float64(r.float("rope.scaling.yarn_ext_factor", 1))
 		s.BetaFast = float64(r.float("rope.scaling.yarn_beta_fast", 32))
 		s.BetaSlow = float64(r.float("rope.scaling.yarn_beta_slow", 1))
+		s.MScale = 1
+		if s.ExtFactor != 0 && s.Factor > 1 {
+			s.MScale = 0.1*math.Log(s.Factor) + 1
+		}
 		if a := r.float("rope.scaling.yarn_attn_factor", 0); a != 0 {
-			s.AttnFactor = float64(a)
+			s.MScale = float64(a)
 		}
 	default:
 		r.fail(format.Unsupported("rope scaling %q", name))
