@@ -105,8 +105,8 @@
 	VMOVUPS C, (P)(R8*2);   \
 	VMOVUPS D, (P)(R15*1)
 
-// AHEAD asks for the lines of c of the next 12 rows, which the next tile will load or
-// store to, while this one works. R15 is 3·ldc again afterwards.
+// AHEAD4 asks for the lines of 4 rows of c that the next tile will load or store to,
+// while this one works, and moves on to the next 4.
 #define AHEAD4(P) \
 	PREFETCHT0 (P);             \
 	PREFETCHT0 64(P);           \
@@ -119,6 +119,8 @@
 	LEAQ (P)(R8*4), P
 
 // func tile12x32(t *tile)
+//
+// BX is used up before the loop and made again after it.
 TEXT ·tile12x32(SB), NOSPLIT, $0-8
 	ARGS
 	JZ    zero

@@ -6,9 +6,11 @@ const (
 	maxDepth = 640
 	// jobRows and jobPanels are what a job of a large product takes at most: rows
 	// that stay in the second-level cache while the panels pass by. jobRows is a
-	// multiple of every tile's height.
+	// multiple of every tile's height. Jobs are smaller where a worker would get
+	// fewer than jobsEach, so that all end together.
 	jobRows   = 192
 	jobPanels = 4
+	jobsEach  = 12
 	// leftRows is how many rows of the left matrix a job packs.
 	leftRows = 48
 	// edgeRows is how many rows of a panel cut off by the matrix's edge go through
@@ -33,8 +35,9 @@ const (
 	directDepth = 256
 	thinDepth   = 128
 	// smallProduct is the number of multiply-adds below which waking other workers
-	// costs more than they bring.
+	// costs more than they bring; decoding an element counts as decodeWork of them.
 	smallProduct = 1 << 18
+	decodeWork   = 16
 )
 
 // scratch is the memory that one worker keeps between products: a panel and as many
@@ -154,6 +157,9 @@ func ceil(a, b int) int { return (a + b - 1) / b }
 // blocks of rows: then there must be enough for all workers.
 func (g *product) direct(alone bool) bool {
 	panels := ceil(g.n, g.ts.width)
+	if threads := g.pool.Threads(); alone && threads > 1 && g.m >= directRows && panels < 4*threads {
+		return false
+	}
 	if g.m < directRows || panels <= directPanels || g.k < directK {
 		g.deepen(g.k, directDepth)
 		if g.ak != 1 || g.m <= 2*edgeRows {
@@ -161,7 +167,7 @@ func (g *product) direct(alone bool) bool {
 		}
 		return true
 	}
-	if g.m*g.k > packedFloats || alone && g.pool.Threads() > 1 && panels < 4*g.pool.Threads() {
+	if g.m*g.k > packedFloats {
 		return false
 	}
 	if g.ts.height > 0 {
@@ -175,7 +181,11 @@ func (g *product) direct(alone bool) bool {
 // loop runs jobs 0 to n-1.
 func (g *product) loop(n int, step func(g *product, i int, s *scratch)) {
 	g.step = step
-	if g.pool == nil || g.m*g.n*g.k < smallProduct {
+	work := g.m * g.n * g.k
+	if g.w != nil {
+		work += decodeWork * g.n * g.k
+	}
+	if g.pool == nil || work < smallProduct {
 		for i := range n {
 			step(g, i, g.s0)
 		}
@@ -255,7 +265,7 @@ func (g *product) job(i int) (r0, r1, j0, n int) {
 func (g *product) share(j0, nn, k0, kn, fills int, fill func(g *product, i int, s *scratch)) {
 	g.j0, g.nn, g.k0, g.kn, g.fills, g.fill = j0, nn, k0, kn, fills, fill
 	panels := ceil(nn, g.ts.width)
-	g.groups = ceil(panels, jobPanels)
+	g.groups = min(max(ceil(panels, jobPanels), ceil(jobsEach*g.pool.Threads(), ceil(g.m, jobRows))), panels)
 	g.perGroup = ceil(panels, g.groups)
 	g.groups = ceil(panels, g.perGroup)
 	g.right = grow(&g.s0.right, panels*g.ts.width*kn)
