@@ -2,6 +2,7 @@ package jinja
 
 import (
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -150,6 +151,9 @@ func (e *eval) filter(f *filter, on Value, s *scope) Value {
 		e.fail("no filter named %q", f.name)
 	}
 	pos, kw := e.args(&f.args, s)
+	if text, ok := on.(string); ok {
+		e.work(len(text) / 256)
+	}
 	return fn(e, on, pos, kw)
 }
 
@@ -187,9 +191,13 @@ func (e *eval) attribute(obj Value, name string) (Value, bool) {
 		return o.attr(name)
 	case string:
 		if f, ok := stringMethods[name]; ok {
+			e.work(len(o) / 256)
 			return bind(name, o, f), true
 		}
 	case *List:
+		if i := slices.Index(o.fields, name); i >= 0 {
+			return o.Items[i], true
+		}
 		if f, ok := listMethods[name]; ok && o.kind <= isTuple {
 			return bind(name, o, f), true
 		}
@@ -245,6 +253,9 @@ func (e *eval) subscript(x *getItem, s *scope) Value {
 // item is obj[key] with a key that is no slice: an item, or else an attribute.
 func (e *eval) item(obj, key Value) Value {
 	e.defined(obj)
+	if s, ok := obj.(string); ok {
+		e.work(len(s) / 256)
+	}
 	switch o := obj.(type) {
 	case *Dict:
 		if v, ok := o.Get(key); ok {
@@ -306,6 +317,7 @@ func (e *eval) slice(obj, from, to, step Value) Value {
 	default:
 		e.fail("%q object is not subscriptable", typeName(obj))
 	}
+	e.work(n / 64)
 	by := index(step, 1)
 	if by == 0 {
 		e.fail("slice step cannot be zero")
@@ -411,8 +423,10 @@ func (e *eval) contains(where, x Value) bool {
 			e.defined(x)
 			e.fail("'in <string>' requires string as left operand, not %s", typeName(x))
 		}
+		e.work(len(w) / 256)
 		return strings.Contains(w, s)
 	case *List:
+		e.work(len(w.Items))
 		for _, y := range w.take() {
 			if equal(x, y) {
 				return true
@@ -449,11 +463,13 @@ func (e *eval) arith(op string, l, r Value) Value {
 		case string:
 			if r, ok := r.(string); ok {
 				e.size(len(l) + len(r))
+				e.work((len(l) + len(r)) / 256)
 				return l + r
 			}
 		case *List:
 			if r, ok := r.(*List); ok && l.kind == r.kind && l.kind <= isTuple {
-				e.size(len(l.Items) + len(r.Items))
+				e.size(16 * (len(l.Items) + len(r.Items)))
+				e.work((len(l.Items) + len(r.Items)) / 16)
 				items := append(append(make([]Value, 0, len(l.Items)+len(r.Items)), l.Items...), r.Items...)
 				return &List{Items: items, kind: l.kind}
 			}

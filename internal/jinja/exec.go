@@ -108,10 +108,13 @@ func (e *eval) assign(target expr, v Value, s *scope) {
 func (e *eval) iterate(v Value) []Value {
 	switch v := v.(type) {
 	case *List:
+		e.work(len(v.Items) / 16)
 		return v.take()
 	case *Dict:
 		return v.keys
 	case string:
+		e.work(len(v) / 16)
+		e.size(16 * len(v))
 		items := make([]Value, 0, len(v))
 		for _, r := range v {
 			items = append(items, string(r))

@@ -67,7 +67,7 @@ func init() {
 		"wordcount": func(_ *eval, on Value, _ []Value, _ *Dict) Value { return len(wordRE.FindAllString(str(on), -1)) },
 		"center": func(e *eval, on Value, pos []Value, kw *Dict) Value {
 			width := e.integer("center", e.params("center", pos, kw, "width")[0], 80)
-			return e.pad(str(on), width, " ", func(n int) int { return n/2 + n&width&1 })
+			return e.pad(str(on), width, " ", func(n int) int { return centered(n, width) })
 		},
 		"format": func(e *eval, on Value, pos []Value, kw *Dict) Value {
 			if kw.Len() > 0 {
@@ -377,6 +377,7 @@ func (e *eval) order(list []Value, key func(Value) Value, down bool) {
 }
 
 func (e *eval) cmp(a, b Value) int {
+	e.step()
 	e.defined(a, b)
 	c, ok := compareValues(a, b)
 	if !ok {
@@ -564,7 +565,9 @@ func groupBy(e *eval, on Value, pos []Value, kw *Dict) Value {
 		for ; i < len(list) && equal(sortKey(key(list[i]), cs), sortKey(first, cs)); i++ {
 			group.Items = append(group.Items, list[i])
 		}
-		out.Items = append(out.Items, tuple(first, group))
+		named := tuple(first, group)
+		named.fields = []string{"grouper", "list"}
+		out.Items = append(out.Items, named)
 	}
 	return out
 }

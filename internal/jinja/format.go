@@ -249,7 +249,7 @@ func thousands(s string) string {
 // items, conversions and specifications.
 func (e *eval) format(s string, pos []Value, kw *Dict) string {
 	var b strings.Builder
-	auto := 0
+	auto, manual := 0, false
 	for i := 0; i < len(s); {
 		c := s[i]
 		switch {
@@ -280,11 +280,15 @@ func (e *eval) format(s string, pos []Value, kw *Dict) string {
 		}
 		first, rest := field[:end], field[end:]
 		var v Value
-		if first == "" {
+		numbered := first != ""
+		if !numbered {
 			first = strconv.Itoa(auto)
 			auto++
 		}
 		if n, err := strconv.Atoi(first); err == nil {
+			if manual = manual || numbered; manual && auto > 0 {
+				e.fail("cannot mix numbered and automatic replacement fields")
+			}
 			if n >= len(pos) {
 				e.fail("replacement index %d out of range", n)
 			}

@@ -160,7 +160,7 @@ func strip(fn string, left, right bool) method[string] {
 	}
 }
 
-func justify(fn string, place func(space int) (left int)) method[string] {
+func justify(fn string, place func(space, width int) (left int)) method[string] {
 	return func(e *eval, s string, pos []Value, kw *Dict) Value {
 		a := e.params(fn, pos, kw, "width", "fillchar")
 		fill := " "
@@ -170,7 +170,8 @@ func justify(fn string, place func(space int) (left int)) method[string] {
 		if runeLen(fill) != 1 {
 			e.fail("the fill character must be exactly one character long")
 		}
-		return e.pad(s, e.integer(fn, a[0], 0), fill, place)
+		width := e.integer(fn, a[0], 0)
+		return e.pad(s, width, fill, func(n int) int { return place(n, width) })
 	}
 }
 
@@ -264,9 +265,9 @@ func init() {
 		},
 		"partition":  func(e *eval, s string, pos []Value, kw *Dict) Value { return e.partition(s, pos, kw, false) },
 		"rpartition": func(e *eval, s string, pos []Value, kw *Dict) Value { return e.partition(s, pos, kw, true) },
-		"ljust":      justify("ljust", func(int) int { return 0 }),
-		"rjust":      justify("rjust", func(space int) int { return space }),
-		"center":     justify("center", func(space int) int { return space / 2 }),
+		"ljust":      justify("ljust", func(int, int) int { return 0 }),
+		"rjust":      justify("rjust", func(space, _ int) int { return space }),
+		"center":     justify("center", centered),
 		"zfill": func(e *eval, s string, pos []Value, kw *Dict) Value {
 			width := e.integer("zfill", e.params("zfill", pos, kw, "width")[0], 0)
 			sign := ""
@@ -284,9 +285,29 @@ func superDigit(r rune) bool {
 	return r == '²' || r == '³' || r == '¹' || r == 0x2070 || r >= 0x2074 && r <= 0x2079 || r >= 0x2080 && r <= 0x2089 || r >= 0x2460 && r <= 0x2468
 }
 
-func upperCase(s string) string { return strings.ReplaceAll(strings.ToUpper(s), "ß", "SS") }
+// longUpper are the letters whose upper case is several.
+var longUpper = strings.NewReplacer("ß", "SS", "ŉ", "ʼN", "ǰ", "J̌", "ﬀ", "FF", "ﬁ", "FI", "ﬂ", "FL", "ﬃ", "FFI", "ﬄ", "FFL", "ﬅ", "ST", "ﬆ", "ST")
 
-func lowerCase(s string) string { return strings.ToLower(s) }
+func upperCase(s string) string { return longUpper.Replace(strings.ToUpper(s)) }
+
+// lowerCase is str.lower: a sigma that ends a word is written otherwise.
+func lowerCase(s string) string {
+	out := strings.ToLower(strings.ReplaceAll(s, "İ", "i̇"))
+	if !strings.Contains(s, "Σ") {
+		return out
+	}
+	r := []rune(out)
+	src := []rune(strings.ReplaceAll(s, "İ", "i̇"))
+	for i := range src {
+		if src[i] == 'Σ' && i > 0 && unicode.IsLetter(src[i-1]) && (i+1 == len(src) || !unicode.IsLetter(src[i+1])) {
+			r[i] = 'ς'
+		}
+	}
+	return string(r)
+}
+
+// centered is how much of the space str.center puts on the left.
+func centered(space, width int) int { return space/2 + space&width&1 }
 
 func capitalize(s string) string {
 	r, n := utf8.DecodeRuneInString(s)

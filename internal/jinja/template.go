@@ -147,8 +147,11 @@ func (e *eval) fail(format string, args ...any) {
 	panic(&Error{Line: e.line, Msg: fmt.Sprintf(format, args...)})
 }
 
-func (e *eval) step() {
-	if e.steps++; e.steps > e.opt.MaxSteps {
+func (e *eval) step() { e.work(1) }
+
+// work counts n steps, for what goes through n things at once.
+func (e *eval) work(n int) {
+	if e.steps += n; e.steps > e.opt.MaxSteps {
 		e.fail("the template takes more than %d steps", e.opt.MaxSteps)
 	}
 }

@@ -25,9 +25,10 @@ const (
 
 // List is a list or another of Python's sequences.
 type List struct {
-	Items []Value
-	kind  listKind
-	view  string // name of the view or generator, for printing
+	Items  []Value
+	kind   listKind
+	view   string   // name of the view or generator, for printing
+	fields []string // names of the items of a named tuple
 }
 
 // NewList returns a list of items, which it takes over.
@@ -96,6 +97,7 @@ func hashAt(v Value, depth int) (key any, ok bool) {
 				b.WriteString(repr(k))
 			}
 			b.WriteByte(',')
+			printable(b.Len())
 		}
 		return tupleKey(b.String()), true
 	case *Undefined:
@@ -240,6 +242,20 @@ func str(v Value) string {
 	return repr(v)
 }
 
+// maxRepr bounds what a value prints as: a value that holds others twice, and those
+// others twice, and so on, is small and prints without end. maxEqual bounds in the
+// same way what one comparison looks at.
+const (
+	maxRepr  = 8 << 20
+	maxEqual = 1_000_000
+)
+
+func printable(size int) {
+	if size > maxRepr {
+		panic(&Error{Msg: "a value prints as more than 8 MiB"})
+	}
+}
+
 // shallow fails where values are nested so deep that going through them could
 // exhaust the stack.
 func shallow(depth int) {
@@ -281,6 +297,7 @@ func reprAt(v Value, depth int) string {
 			b.WriteString(reprAt(k, depth+1))
 			b.WriteString(": ")
 			b.WriteString(reprAt(v.values[i], depth+1))
+			printable(b.Len())
 		}
 		b.WriteByte('}')
 		return b.String()
@@ -333,6 +350,7 @@ func listRepr(l *List, depth int) string {
 			b.WriteString(", ")
 		}
 		b.WriteString(reprAt(x, depth))
+		printable(b.Len())
 	}
 	b.WriteString(end)
 	return b.String()
@@ -413,10 +431,16 @@ func number(v Value) (i int, f float64, isInt, ok bool) {
 }
 
 // equal is Python's a == b.
-func equal(a, b Value) bool { return equalAt(a, b, 0) }
+func equal(a, b Value) bool {
+	budget := maxEqual
+	return equalAt(a, b, 0, &budget)
+}
 
-func equalAt(a, b Value, depth int) bool {
+func equalAt(a, b Value, depth int, budget *int) bool {
 	shallow(depth)
+	if *budget--; *budget < 0 {
+		panic(&Error{Msg: "a comparison looks at too many values"})
+	}
 	if i, f, ai, ok := number(a); ok {
 		j, g, bi, ok := number(b)
 		return ok && (ai && bi && i == j || !(ai && bi) && f == g)
@@ -435,23 +459,29 @@ func equalAt(a, b Value, depth int) bool {
 		return ok
 	case *List:
 		b, ok := b.(*List)
-		if !ok || a.kind != b.kind || a.kind == isGenerator && a != b || len(a.Items) != len(b.Items) {
+		if ok && a == b {
+			return true
+		}
+		if !ok || a.kind != b.kind || a.kind == isGenerator || len(a.Items) != len(b.Items) {
 			return false
 		}
 		for i := range a.Items {
-			if !equalAt(a.Items[i], b.Items[i], depth+1) {
+			if !equalAt(a.Items[i], b.Items[i], depth+1, budget) {
 				return false
 			}
 		}
 		return true
 	case *Dict:
 		b, ok := b.(*Dict)
+		if ok && a == b {
+			return true
+		}
 		if !ok || a.Len() != b.Len() {
 			return false
 		}
 		for i, k := range a.keys {
 			v, ok := b.Get(k)
-			if !ok || !equalAt(a.values[i], v, depth+1) {
+			if !ok || !equalAt(a.values[i], v, depth+1, budget) {
 				return false
 			}
 		}
