@@ -13,3 +13,14 @@ func (p *Pair) Clone() *Pair {
 func (p *Pair) SetFactors(a, b Matrix, scale float32) {
 	p.A, p.B, p.Scale, p.Rank, p.alpha = a, b, scale, a.Rows, 0
 }
+
+// PEFTTensors gives the pair's factors as PEFT stores them: key names and matrices,
+// B's rows in the order of Hugging Face checkpoints. a must be resolved.
+func (a *Adapter) PEFTTensors(p *Pair) (keyA, keyB string, ma, mb Matrix) {
+	b, _ := a.hf(p)
+	key := peftPrefix + p.Module
+	if p.embedding {
+		return key + ".lora_embedding_A", key + ".lora_embedding_B", b.transposed(), p.A.transposed()
+	}
+	return key + ".lora_A.weight", key + ".lora_B.weight", p.A, b
+}

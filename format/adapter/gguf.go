@@ -86,7 +86,7 @@ type stackPair struct{ a, b *stackTensor }
 
 // stackTensor is one matrix or, of experts, several.
 type stackTensor struct {
-	count, rows, cols int // count 0: no stack
+	count, rows, cols int // count -1: no stack
 	data              []float32
 }
 
@@ -98,7 +98,7 @@ func (g *ggufHalves) read(t *format.Tensor) error {
 			return format.Unsupported("%s: tensor %s: neither A nor B of a pair", g.path, t.Name)
 		}
 	}
-	s := &stackTensor{}
+	s := &stackTensor{count: -1}
 	switch len(t.Shape) {
 	case 2:
 		s.rows, s.cols = int(t.Shape[0]), int(t.Shape[1])
@@ -144,9 +144,13 @@ func (g *ggufHalves) finish(alpha float64) ([]*Pair, error) {
 		if s.a.count != s.b.count {
 			return nil, bad("A is a stack of %d, B of %d", s.a.count, s.b.count)
 		}
-		for e := range max(s.a.count, 1) {
+		n := s.a.count
+		if n < 0 {
+			n = 1
+		}
+		for e := range n {
 			p := &Pair{Target: target, Expert: -1, A: s.a.matrix(e), B: s.b.matrix(e)}
-			if s.a.count > 0 {
+			if s.a.count >= 0 {
 				p.Expert = e
 			}
 			if target == "token_embd.weight" { // stored flipped: A is vocabulary x r, B hidden x r

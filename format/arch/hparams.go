@@ -227,7 +227,7 @@ func (h *hparams) check(path string) error {
 	if _, kv := h.heads(); kv <= 0 || kv > math.MaxInt32 {
 		return &format.CorruptError{Path: path, Offset: -1, Field: "num_key_value_heads", Err: fmt.Errorf("%v is no positive number", h.v["num_key_value_heads"])}
 	}
-	if d := h.headDim(); d <= 0 || d%2 != 0 || d > math.MaxInt32 {
+	if d := h.headDim(); d <= 0 || d%2 != 0 || d > 1<<16 {
 		return &format.CorruptError{Path: path, Offset: -1, Field: "head_dim", Err: fmt.Errorf("%d: heads must have an even size", d)}
 	}
 	return nil

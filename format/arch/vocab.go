@@ -234,11 +234,14 @@ func (v *folderVocab) vocabulary() (ids map[string]int, highest int, err error) 
 	if err := json.Unmarshal(v.json.Model.Vocab, &ids); err != nil {
 		return nil, 0, &format.CorruptError{Path: v.path("tokenizer.json"), Offset: -1, Field: "model.vocab", Err: err}
 	}
+	if ids == nil {
+		ids = map[string]int{}
+	}
 	for _, a := range v.json.AddedTokens {
 		ids[a.Content] = a.ID
 	}
 	for t, id := range ids {
-		if id < 0 {
+		if id < 0 || id >= maxVocab {
 			return nil, 0, &format.CorruptError{Path: v.path("tokenizer.json"), Offset: -1, Field: "model.vocab: " + strconv.Quote(t), Err: fmt.Errorf("id %d", id)}
 		}
 		highest = max(highest, id)

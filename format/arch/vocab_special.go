@@ -2,6 +2,7 @@ package arch
 
 import (
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"sort"
@@ -34,7 +35,7 @@ type addFlag struct {
 }
 
 func (s *specials) id(role string, id int64) {
-	if id < 0 || s.limit >= 0 && id >= int64(s.limit) {
+	if id < 0 || id > math.MaxInt32 || s.limit >= 0 && id >= int64(s.limit) {
 		return
 	}
 	for _, x := range s.ids {

@@ -169,6 +169,9 @@ func (c *chooser) fits(v *arch.HFView) (bool, error) {
 		return false, err
 	}
 	rows, cols := v.Rows.Dims()
+	if cols == 0 {
+		return true, nil
+	}
 	size, err := c.typ.RowBytes(cols)
 	if err != nil {
 		return false, err
