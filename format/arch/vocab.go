@@ -195,9 +195,11 @@ func (v *folderVocab) writeByteLevel() (bool, error) {
 	if highest >= size {
 		return false, &format.CorruptError{Path: v.path("tokenizer.json"), Offset: -1, Field: "vocab", Err: fmt.Errorf("id %d in a vocabulary of %d (vocab_size of config.json)", highest, size)}
 	}
-	pre, err := v.preTokenizer()
-	if err != nil {
-		return false, err
+	pre := v.preName()
+	if pre == "" {
+		if pre, err = v.preTokenizer(); err != nil {
+			return false, err
+		}
 	}
 	tokens, types := padding(size)
 	for t, id := range ids {
