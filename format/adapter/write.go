@@ -3,7 +3,6 @@ package adapter
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 
@@ -27,7 +26,7 @@ type WriteOptions struct {
 	Into bool
 }
 
-var errUnresolved = errors.New("adapter: it must be resolved against its base before it is written")
+var errUnresolved = format.Usagef("the adapter changes its format, and the names and the order of rows with it: give the model it belongs to with --base")
 
 // extra joins the metadata of the source with the options'.
 func (o *WriteOptions) extra(a *Adapter) map[string]string {

@@ -11,12 +11,12 @@ import (
 	"github.com/graft-lora/graft/format/gguf"
 )
 
-// WriteGGUF writes a as a GGUF adapter, atomically. a must be resolved. The file has
+// WriteGGUF writes a as a GGUF adapter, atomically. a must be resolved, unless it came from GGUF. The file has
 // one alpha; B is multiplied where a pair's scale is another, so that alpha / rank
 // is right for all. Experts of a layer become a stack; those that the adapter does
 // not change are zero in it. DoRA cannot be expressed and is refused.
 func WriteGGUF(path string, a *Adapter, opt WriteOptions) error {
-	if !a.resolved {
+	if !a.resolved && !a.native {
 		return errUnresolved
 	}
 	plan, meta, err := a.ggufPlan(opt)

@@ -12,10 +12,10 @@ import (
 )
 
 // WritePEFT writes a as a PEFT folder. The folder appears whole or not at all; with
-// opt.Into each of its two files does. a must be resolved. Ranks and alphas that
+// opt.Into each of its two files does. a must be resolved, unless it came from PEFT. Ranks and alphas that
 // differ stand in rank_pattern and alpha_pattern; rslora is folded into alpha.
 func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
-	if !a.resolved {
+	if !a.resolved && (a.native || a.Format != "peft") {
 		return errUnresolved
 	}
 	pairs := slices.Clone(a.Pairs)
@@ -150,6 +150,9 @@ func (a *Adapter) targetModules(pairs []*Pair) []string {
 		short[last(p.Module)] = true
 		have[p.Module] = true
 		whole = append(whole, p.Module)
+	}
+	if !a.resolved {
+		return whole // what other modules the base has is not known
 	}
 	for _, module := range a.modules {
 		if short[last(module)] && !have[module] {
