@@ -55,6 +55,7 @@ func CheckModel(ctx context.Context, m *arch.Model, threads int, progress func(d
 
 // checkValues looks for values that are not numbers, and for tensors of zeros.
 func checkValues(ctx context.Context, v *format.View) ([]Finding, error) {
+	defer release(v)
 	rows, cols := v.Rows.Dims()
 	if rows == 0 || cols == 0 {
 		return []Finding{{"warning", v.Name, "has no elements"}}, nil

@@ -104,6 +104,13 @@ type added struct {
 
 func (a *added) Dims() (rows, cols int64) { return a.base.Dims() }
 
+// Release gives back the base's mapped pages, if it is mapped.
+func (a *added) Release() {
+	if r, ok := a.base.(interface{ Release() }); ok {
+		r.Release()
+	}
+}
+
 func (a *added) ReadRows(dst []float32, row int64) error {
 	if err := a.base.ReadRows(dst, row); err != nil {
 		return err

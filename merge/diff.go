@@ -138,6 +138,8 @@ func Diff(ctx context.Context, a, b *arch.Model, threads int, progress func(done
 // diffTensor compares two tensors of one shape. The stored bytes are compared too
 // when both have one type: they decide between "equal" and "same values".
 func diffTensor(ctx context.Context, t *TensorDiff, a, b *format.View) error {
+	defer release(a)
+	defer release(b)
 	rows, cols := a.Rows.Dims()
 	t.Elements = rows * cols
 	if t.Elements == 0 {
@@ -205,6 +207,13 @@ func diffTensor(ctx context.Context, t *TensorDiff, a, b *format.View) error {
 		t.Status = "differs"
 	}
 	return nil
+}
+
+// release gives back the mapped pages that reading a tensor has brought in.
+func release(v *format.View) {
+	for _, t := range v.From {
+		t.Release()
+	}
 }
 
 // rawPair reads the stored bytes of two tensors of one type.

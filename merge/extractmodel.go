@@ -69,6 +69,8 @@ func Extract(ctx context.Context, base, tuned *arch.Model, opt ExtractOptions) (
 		if err != nil {
 			return nil, nil, fmt.Errorf("tensor %s: %w", v.Name, err)
 		}
+		release(v)
+		release(w)
 		pairs = append(pairs, ps...)
 	}
 	if len(pairs) == 0 {

@@ -23,6 +23,8 @@ const (
 // fitter merges rows of one tensor by method fit. What is wanted of a row is D, what
 // it gets is R, and the error is that of its outputs, (R-D)·H·(R-D)ᵀ. In turn
 //
+//  0. a block with a value that its levels do not reach gets the frame and the
+//     codes that quantizing the sum anew gives;
 //  1. the numbers of the frame (scales, minimums, factors) are refitted by least
 //     squares, rounded to what the type can hold with the rounding compensated;
 //  2. codes are moved by compensated rounding of the rest, stretched: rounding to
@@ -77,7 +79,9 @@ func openFit(t *target) (encoder, error) {
 		w := f.newWork()
 		for i := 0; i*f.n < len(delta); i += fitRows {
 			to := min(i+fitRows, len(delta)/f.n)
-			w.begin(raw[i*rowBytes:to*rowBytes], delta[i*f.n:to*f.n])
+			if err := w.begin(raw[i*rowBytes:to*rowBytes], delta[i*f.n:to*f.n]); err != nil {
+				return fmt.Errorf("rows from %d: %w", row, err)
+			}
 			w.frames()
 			w.round(f.stretch)
 			copy(dst[i*rowBytes:], w.raw)
@@ -126,7 +130,9 @@ func (f *fitter) findStretch() error {
 			f.t.delta.Change(delta[i*f.n:(i+1)*f.n], base, row)
 		}
 		w := f.newWork()
-		w.begin(raw, delta)
+		if err := w.begin(raw, delta); err != nil {
+			return err
+		}
 		w.frames()
 		works = append(works, w)
 	}
@@ -173,6 +179,7 @@ type fitWork struct {
 	change       kernel.Mat
 	codes        []uint8
 	step, min    []float32
+	least, most  []float32 // of the sums in each sub-block
 	frame        *quant.Frame
 	gram         []float64 // of each row: vars x vars, the lower part
 	lat          lattice
@@ -186,12 +193,13 @@ func (f *fitter) newWork() *fitWork {
 		delta: kernel.NewMat(fitRows, f.n), left: kernel.NewMat(fitRows, f.n), push: kernel.NewMat(fitRows, f.n),
 		toward: kernel.NewMat(fitRows, f.n), change: kernel.NewMat(fitRows, f.n), moved: kernel.NewMat(fitRows, f.n),
 		codes: make([]uint8, fitRows*f.n), step: make([]float32, fitRows*f.subs), min: make([]float32, fitRows*f.subs),
+		least: make([]float32, fitRows*f.subs), most: make([]float32, fitRows*f.subs),
 		gram: make([]float64, fitRows*f.vars*f.vars), block: kernel.NewMat(fitRows, f.g.Sub)}
 	return w
 }
 
 // begin takes rows of the base and the change wanted of them.
-func (w *fitWork) begin(raw []byte, delta []float32) {
+func (w *fitWork) begin(raw []byte, delta []float32) error {
 	f := w.f
 	w.rows = len(delta) / f.n
 	w.raw = append(w.raw[:0], raw...)
@@ -207,7 +215,72 @@ func (w *fitWork) begin(raw []byte, delta []float32) {
 	f.g.UnpackFrame(w.frame, w.raw)
 	f.g.Unpack(w.codes, w.step, w.min, w.raw)
 	kernel.GemmNN(nil, w.toward, w.delta, f.in.h, false)
+	w.least, w.most = w.least[:len(w.step)], w.most[:len(w.step)]
+	for s := range w.step {
+		least, most := float32(math.Inf(1)), float32(math.Inf(-1))
+		for i := s * f.g.Sub; i < (s+1)*f.g.Sub; i++ {
+			sum := w.base[i] + delta[i]
+			least, most = min(least, sum), max(most, sum)
+		}
+		w.least[s], w.most[s] = least, most
+	}
+	if err := w.renew(); err != nil {
+		return err
+	}
 	w.makeGram()
+	return nil
+}
+
+// renew quantizes the sum anew in blocks whose levels do not reach it.
+func (w *fitWork) renew() error {
+	g := w.f.g
+	any := false
+	var sum []float32
+	per := g.Block / g.Sub
+	for b := range w.rows * w.f.blocks {
+		if w.reached(b*per, (b+1)*per-1) {
+			continue
+		}
+		any = true
+		sum = append(sum[:0], w.base[b*g.Block:(b+1)*g.Block]...)
+		kernel.Add(sum, w.delta.Data[b*g.Block:(b+1)*g.Block])
+		if err := w.f.t.codec.Encode(w.raw[b*g.Bytes:(b+1)*g.Bytes], sum, g.Block, nil); err != nil {
+			return err
+		}
+	}
+	if any {
+		g.UnpackFrame(w.frame, w.raw)
+		g.Unpack(w.codes, w.step, w.min, w.raw)
+		w.update()
+	}
+	return nil
+}
+
+// reached says whether the sums in sub-blocks first to last of all rows', as the frame is,
+// lie within their levels and half a step.
+func (w *fitWork) reached(first, last int) bool {
+	g, per := w.f.g, w.f.g.Block/w.f.g.Sub
+	lo, hi := g.Levels[0]-0.5, g.Levels[len(g.Levels)-1]+0.5
+	for s := first; s <= last; s++ {
+		step, min := w.frame.D[s/per], float32(0)
+		if g.HasMin {
+			min = w.frame.M[s/per]
+		}
+		if w.f.coding.Integer() {
+			step *= float32(w.frame.Scale[s])
+			if g.HasMin {
+				min *= -float32(w.frame.Min[s])
+			}
+		}
+		if step == 0 && w.least[s] == min && w.most[s] == min {
+			continue
+		}
+		y, z := (w.least[s]-min)/step, (w.most[s]-min)/step
+		if !(y >= lo && y <= hi && z >= lo && z <= hi) {
+			return false
+		}
+	}
+	return true
 }
 
 // makeGram computes, of every row, the products in H of what its frame variables do
@@ -268,6 +341,7 @@ func (w *fitWork) round(stretch float32) {
 	roundCompensated(f.in, f.g, w.codes, w.step, w.moved, w.change)
 	f.g.Pack(w.raw, w.codes)
 	w.update()
+	w.makeGram()
 	if f.coding.Integer() {
 		w.refit(w.chooseFactors)
 	} else {
@@ -312,9 +386,9 @@ func (w *fitWork) chooseHalves(r int, gram, push []float64) {
 	w.lat.solve()
 	w.lat.round(func(v int, best float64) float64 {
 		if v < f.subs {
-			return moveHalf(&w.frame.D[r*f.blocks+v], best)
+			return w.moveHalf(&w.frame.D[r*f.blocks+v], best, r*f.subs+v, 1)
 		}
-		return moveHalf(&w.frame.M[r*f.blocks+v-f.subs], best)
+		return w.moveHalf(&w.frame.M[r*f.blocks+v-f.subs], best, r*f.subs+v-f.subs, 1)
 	})
 }
 
@@ -348,9 +422,9 @@ func (w *fitWork) chooseFactors(r int, gram, push []float64) {
 	w.lat.solve()
 	w.lat.round(func(v int, best float64) float64 {
 		if v < f.blocks {
-			return moveHalf(&w.frame.D[r*f.blocks+v], best)
+			return w.moveHalf(&w.frame.D[r*f.blocks+v], best, r*f.subs+v*per, per)
 		}
-		return moveHalf(&w.frame.M[r*f.blocks+v-f.blocks], best)
+		return w.moveHalf(&w.frame.M[r*f.blocks+v-f.blocks], best, r*f.subs+(v-f.blocks)*per, per)
 	})
 }
 
@@ -375,9 +449,9 @@ func (w *fitWork) chooseIntegers(r int, gram, push []float64) {
 	w.lat.solve()
 	w.lat.round(func(v int, best float64) float64 {
 		if v < f.subs {
-			return moveInteger(&w.frame.Scale[r*f.subs+v], best, f.coding.ScaleLo, f.coding.ScaleHi)
+			return w.moveInteger(&w.frame.Scale[r*f.subs+v], best, f.coding.ScaleLo, f.coding.ScaleHi, r*f.subs+v)
 		}
-		return moveInteger(&w.frame.Min[r*f.subs+v-f.subs], best, 0, f.coding.MinHi)
+		return w.moveInteger(&w.frame.Min[r*f.subs+v-f.subs], best, 0, f.coding.MinHi, r*f.subs+v-f.subs)
 	})
 }
 
@@ -403,18 +477,25 @@ func (w *fitWork) restore() {
 	w.f.g.Unpack(w.codes, w.step, w.min, w.raw)
 }
 
-// moveHalf adds to a float16 value and returns what was added after rounding.
-func moveHalf(x *float32, by float64) float64 {
+// moveHalf adds to a float16 number of the frame, on which the n sub-blocks from first
+// on depend, and returns what was added after rounding: nothing, if sums would then
+// be out of the levels' reach.
+func (w *fitWork) moveHalf(x *float32, by float64, first, n int) float64 {
 	const largest = 65504
-	was := *x
+	was, could := *x, w.reached(first, first+n-1)
 	*x = kernel.F16Value(kernel.F16Bits(float32(max(-largest, min(largest, float64(was)+by)))))
+	if could && !w.reached(first, first+n-1) {
+		*x = was
+	}
 	return float64(*x) - float64(was)
 }
 
-// moveInteger adds to a small integer and returns what was added.
-func moveInteger(x *int16, by float64, lo, hi int16) float64 {
-	was := float64(*x)
-	to := max(float64(lo), min(float64(hi), was+math.Round(by)))
-	*x = int16(to)
-	return to - was
+// moveInteger adds to the integer of a sub-block in the same way.
+func (w *fitWork) moveInteger(x *int16, by float64, lo, hi int16, sub int) float64 {
+	was, could := *x, w.reached(sub, sub)
+	*x = int16(max(float64(lo), min(float64(hi), float64(was)+math.Round(by))))
+	if could && !w.reached(sub, sub) {
+		*x = was
+	}
+	return float64(*x) - float64(was)
 }

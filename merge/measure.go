@@ -37,6 +37,8 @@ func Measure(ctx context.Context, base, merged *arch.Model, ds Deltas, threads i
 		g.Go(func() error {
 			t.begin(d.Rows)
 			defer t.end()
+			defer release(v)
+			defer release(w)
 			if err := t.measure(ctx, v.Rows, w.Rows, d); err != nil {
 				return fmt.Errorf("tensor %s: %w", v.Name, err)
 			}

@@ -51,6 +51,9 @@ func (a *Adapter) groups() ([]*group, error) {
 		if g == nil {
 			g = &group{target: p.Target}
 			if p.Expert >= 0 {
+				if !a.resolved {
+					return nil, errUnresolved // how many experts a stack has is the base's to say
+				}
 				g.count = a.experts[p.Target]
 			}
 			index[p.Target] = g
