@@ -19,13 +19,15 @@ type codec struct {
 	needsWeights bool
 	// scales are the offsets of the halves in a block that must come out finite.
 	scales []int
+	// overflowed says, where scales cannot, that a block came out of values too large.
+	overflowed func(block []byte) bool
 }
 
 // codecs is every type that graft decodes, one family a file.
 var codecs = []codec{
 	{typ: format.F32, decode: decodeF32, encode: encodeF32},
 	{typ: format.F16, decode: decodeF16, encode: encodeF16, scales: []int{0}},
-	{typ: format.BF16, decode: decodeBF16, encode: encodeBF16},
+	{typ: format.BF16, decode: decodeBF16, encode: encodeBF16, overflowed: overflowedBF16},
 
 	{typ: format.Q4_0, decode: decodeQ4_0, encode: encodeQ4_0, scales: []int{0}},
 	{typ: format.Q4_1, decode: decodeQ4_1, encode: encodeQ4_1, scales: []int{0, 2}},
@@ -46,7 +48,7 @@ var codecs = []codec{
 	{typ: format.IQ2_S, decode: decodeIQ2S, encode: encodeIQ2S, scales: []int{0}},
 	{typ: format.IQ2_XS, decode: decodeIQ2XS, encode: encodeIQ2XS, scales: []int{0}, needsWeights: true},
 	{typ: format.IQ2_XXS, decode: decodeIQ2XXS, encode: encodeIQ2XXS, scales: []int{0}, needsWeights: true},
-	{typ: format.IQ1_M, decode: decodeIQ1M, encode: encodeIQ1M},
+	{typ: format.IQ1_M, decode: decodeIQ1M, encode: encodeIQ1M, overflowed: overflowedIQ1M},
 	{typ: format.IQ1_S, decode: decodeIQ1S, encode: encodeIQ1S, scales: []int{0}, needsWeights: true},
 
 	{typ: format.TQ1_0, decode: decodeTQ1_0, encode: encodeTQ1_0, scales: []int{52}},
@@ -102,6 +104,13 @@ func (c *codec) encodeRows(dst []byte, src []float32, cols int, weights []float3
 // badScale gives the first block whose scale is not finite, or -1.
 func (c *codec) badScale(row []byte) int {
 	size := c.typ.BlockBytes()
+	if c.overflowed != nil {
+		for b := 0; b*size < len(row); b++ {
+			if c.overflowed(row[b*size : (b+1)*size]) {
+				return b
+			}
+		}
+	}
 	for _, off := range c.scales {
 		for b := 0; b*size < len(row); b++ {
 			if binary.LittleEndian.Uint16(row[b*size+off:])&0x7c00 == 0x7c00 {

@@ -325,6 +325,9 @@ func encodeIQ1M(dst []byte, row, columns []float32) {
 	}
 }
 
+// overflowedIQ1M says that the scattered scale is not finite.
+func overflowedIQ1M(block []byte) bool { return iq1MScale(block[48:])&0x7c00 == 0x7c00 }
+
 // weighM fills the weights of 16 values: squares without importance.
 func (g *iq1Group) weighM(x, columns []float32, sigma2 float32) {
 	if columns != nil {

@@ -105,6 +105,10 @@ func encodeIQ3XXS(dst []byte, row, columns []float32) {
 	}
 }
 
+// encodeIQ3S differs from ggml in one case. Where all 32 values of a group are zero
+// and others of the super-block are not, ggml's encoder writes the codes and signs
+// of the groups after it one group too early, and their values are lost; here
+// they stand where the decoder looks for them.
 func encodeIQ3S(dst []byte, row, columns []float32) {
 	var g latticeGroup
 	var scales [8]float32

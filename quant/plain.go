@@ -29,3 +29,8 @@ func encodeF16(dst []byte, row, _ []float32) { kernel.F32ToF16(dst[:2*len(row)],
 func decodeBF16(dst []float32, src []byte) { kernel.BF16ToF32(dst[:len(src)/2], src) }
 
 func encodeBF16(dst []byte, row, _ []float32) { kernel.F32ToBF16(dst[:2*len(row)], row) }
+
+// overflowedBF16 says that a value was rounded to infinity.
+func overflowedBF16(block []byte) bool {
+	return binary.LittleEndian.Uint16(block)&0x7f80 == 0x7f80
+}

@@ -1,5 +1,7 @@
 package quant
 
+import "math"
+
 // TQ1_0 and TQ2_0: values -1, 0 and 1 under one half for 256 elements. TQ1_0 packs
 // five of them into a byte as a base-3 fraction of 256, TQ2_0 four as 2-bit codes.
 
@@ -53,12 +55,13 @@ func ternaryScale(x []float32) (d, id float32) {
 	return d, reciprocal(d)
 }
 
-// ternaryCode rounds to -1, 0 or 1, and adds one.
+// ternaryCode rounds to -1, 0 or 1, and adds one. An infinity (where the largest
+// magnitude has no reciprocal) counts as zero, as C's conversion has it.
 func ternaryCode(v float32) uint8 {
-	if v >= 0.5 {
+	if v >= 0.5 && v <= math.MaxFloat32 {
 		return 2
 	}
-	if v <= -0.5 {
+	if v <= -0.5 && v >= -math.MaxFloat32 {
 		return 0
 	}
 	return 1
