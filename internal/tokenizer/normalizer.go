@@ -217,7 +217,9 @@ func parseNormalizer(raw json.RawMessage) (normalizer, error) {
 			if err != nil {
 				return nil, err
 			}
-			list = append(list, f)
+			if f != nil { // null does nothing
+				list = append(list, f)
+			}
 		}
 		return func(c chunk) chunk {
 			for _, f := range list {

@@ -168,7 +168,9 @@ func parsePreTokenizer(raw json.RawMessage, last bool) (pretokenizer, error) {
 			if err != nil {
 				return nil, err
 			}
-			list = append(list, f)
+			if f != nil { // null does nothing
+				list = append(list, f)
+			}
 		}
 		return func(c chunk) []chunk {
 			chunks := []chunk{c}
