@@ -12,15 +12,16 @@ import (
 // Pair is the low-rank change of one matrix W (out x in): W + Scale·B·A. For
 // token_embd.weight the matrix is the one stored (vocabulary x Hidden), so B has a
 // row for each token. The matrices are the caller's; rows of a Mat must touch
-// (Stride equal to Cols).
+// (Stride equal to Cols). For a stack of e experts, the e pairs stand under each
+// other in A and in B.
 type Pair struct {
-	A     kernel.Mat // r x in
-	B     kernel.Mat // out x r
+	A     kernel.Mat // r x in, or e·r x in
+	B     kernel.Mat // out x r, or e·out x r
 	Scale float32    // alpha/r, or whatever the adapter's kind says
 }
 
 // Rank is r.
-func (p *Pair) Rank() int { return p.A.Rows }
+func (p *Pair) Rank() int { return p.B.Cols }
 
 // Adapter is a set of pairs, by the GGUF name of the matrix changed
 // ("blk.0.attn_q.weight"). B is in GGUF's layout: where the architecture's
@@ -99,6 +100,11 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 	for _, l := range m.byName {
 		l.bound = l.bound[:0]
 	}
+	for _, stack := range m.stacks {
+		for _, l := range stack {
+			l.bound = l.bound[:0]
+		}
+	}
 	m.ends = 0
 	for i := range m.layers {
 		m.layers[i].slots = 0
@@ -111,28 +117,51 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 			continue
 		}
 		for _, name := range a.Names() {
-			p := a.Pairs[name]
-			l := m.byName[name]
-			if l == nil {
-				return m.noSuchMatrix(name)
-			}
-			r := p.A.Rows
-			if r < 1 || p.A.Cols != l.in || p.B.Rows != l.out || p.B.Cols != r || p.A.Stride != p.A.Cols || p.B.Stride != p.B.Cols {
-				return fmt.Errorf("model: adapter of %s: A is %d x %d and B %d x %d, the matrix %d x %d", name,
-					p.A.Rows, p.A.Cols, p.B.Rows, p.B.Cols, l.out, l.in)
-			}
-			b := bound{pair: p, scale: p.Scale * a.Weight, slot: *l.slots, drop: rng.New(drop.Seed, "dropout", name).At(drop.Step)}
-			*l.slots++
+			var g *Grad
 			if i == 0 && grads != nil {
-				g := grads[name]
-				if g == nil || !sameShape(g.A, p.A) || !sameShape(g.B, p.B) {
+				if g = grads[name]; g == nil || !sameShape(g.A, a.Pairs[name].A) || !sameShape(g.B, a.Pairs[name].B) {
 					return fmt.Errorf("model: no gradient was made for %s, or one of another shape", name)
 				}
-				b.grad = g
 			}
-			l.bound = append(l.bound, b)
+			if err := m.bindPair(name, a.Pairs[name], g, a.Weight, drop); err != nil {
+				return err
+			}
 		}
 	}
 	m.keep = 1 - drop.P
+	return nil
+}
+
+// bindPair binds a pair to its matrix, or its parts to the matrices of a stack.
+func (m *Model) bindPair(name string, p *Pair, g *Grad, weight float32, drop Dropout) error {
+	to := m.stacks[name]
+	if l := m.byName[name]; l != nil {
+		to = []*linear{l}
+	}
+	if to == nil {
+		return m.noSuchMatrix(name)
+	}
+	r, n, out, in := p.Rank(), len(to), to[0].out, to[0].in
+	if r < 1 || p.A.Rows != n*r || p.A.Cols != in || p.B.Rows != n*out || p.A.Stride != in || p.B.Stride != r {
+		return fmt.Errorf("model: adapter of %s: A is %d x %d and B %d x %d, where the %d matrices are %d x %d", name,
+			p.A.Rows, p.A.Cols, p.B.Rows, p.B.Cols, n, out, in)
+	}
+	s := rng.New(drop.Seed, "dropout", name).At(drop.Step)
+	for i, l := range to {
+		part := func(a, b kernel.Mat) (kernel.Mat, kernel.Mat) {
+			return a.Sub(i*r, (i+1)*r, 0, in), b.Sub(i*out, (i+1)*out, 0, r)
+		}
+		b := bound{pair: p, scale: p.Scale * weight, grad: g, slot: *l.slots, drop: s}
+		if n > 1 {
+			b.pair, b.drop = &Pair{}, s.At(uint64(i))
+			b.pair.A, b.pair.B = part(p.A, p.B)
+			if g != nil {
+				b.grad = &Grad{}
+				b.grad.A, b.grad.B = part(g.A, g.B)
+			}
+		}
+		*l.slots++
+		l.bound = append(l.bound, b)
+	}
 	return nil
 }

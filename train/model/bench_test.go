@@ -39,7 +39,13 @@ func randomAdapter(m *Model, r int, names ...string) *Adapter {
 		}
 	}
 	for _, n := range names {
-		out, in, _ := m.MatrixDims(n)
+		out, in, ok := m.MatrixDims(n)
+		if !ok {
+			var e int
+			e, out, in, _ = m.StackDims(n)
+			a.Pairs[n] = &Pair{A: randomMat(e*r, in, 0.1, "A", n), B: randomMat(e*out, r, 0.1, "B", n), Scale: 0.5}
+			continue
+		}
 		p := &Pair{A: randomMat(r, in, 0.1, "A", n), B: randomMat(out, r, 0.1, "B", n), Scale: 0.5}
 		a.Pairs[n] = p
 	}

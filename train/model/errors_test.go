@@ -189,3 +189,32 @@ func TestHooks(t *testing.T) {
 		}
 	}
 }
+
+// TestExpertHook wants every use of an expert by a token once, under the expert's number.
+func TestExpertHook(t *testing.T) {
+	t.Parallel()
+	m := newModel(t, tiny{arch: "qwen3moe", headNorm: true, experts: 6, used: 2, expertFF: 10}.model(), Options{Threads: 1})
+	rows := map[string]int{}
+	m.OnExpertInput = func(name string, expert int, x kernel.Mat) {
+		experts, _, in, ok := m.StackDims(name)
+		if !ok || expert < 0 || expert >= experts || x.Cols != in || x.Rows == 0 {
+			t.Errorf("%s: expert %d got %d x %d", name, expert, x.Rows, x.Cols)
+		}
+		rows[name] += x.Rows
+	}
+	a := randomAdapter(m, 2, all(m)...)
+	b := randomBatch(m.Vocab, 9)
+	if _, err := m.LossAndGrad(b, a, NewGrads(a)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range m.Stacks() {
+		if rows[name] != 2*len(b.IDs) {
+			t.Errorf("%s saw %d rows of %d", name, rows[name], 2*len(b.IDs))
+		}
+	}
+	a = NewAdapter()
+	a.Pairs["blk.0.ffn_gate_inp.weight"] = &Pair{A: kernel.NewMat(1, 16), B: kernel.NewMat(6, 1)}
+	if _, err := m.Loss(b, Scaled{a, 1}); format.ExitStatus(err) != 4 {
+		t.Errorf("an adapter of a router: %v", err)
+	}
+}

@@ -46,7 +46,7 @@ func TestFiniteDifferences(t *testing.T) {
 			b.Targets[2] = Untrained
 			for _, drop := range []float32{0, 0.3} {
 				b.Dropout = Dropout{P: drop, Seed: 1, Step: 2}
-				a := randomAdapter(m, 2, m.Matrices()...)
+				a := randomAdapter(m, 2, all(m)...)
 				g := NewGrads(a)
 				if _, err := m.LossAndGrad(b, a, g); err != nil {
 					t.Fatal(err)
@@ -103,3 +103,6 @@ func slope(t *testing.T, m *Model, b *Batch, a *Adapter, name string, x, g kerne
 		t.Errorf("%s: the loss changes by %.6g, the gradient says %.6g", name, got, want)
 	}
 }
+
+// all lists everything that adapters can change.
+func all(m *Model) []string { return append(m.Matrices(), m.Stacks()...) }

@@ -49,7 +49,7 @@ func TestSameBytes(t *testing.T) {
 	for _, c := range tinies {
 		src := c.model()
 		m := newModel(t, src, Options{Threads: 1, KeepLayers: -1})
-		a := randomAdapter(m, 3, m.Matrices()...)
+		a := randomAdapter(m, 3, all(m)...)
 		b := randomBatch(m.Vocab, 70, 3, 20)
 		b.Dropout = Dropout{P: 0.2, Seed: 3, Step: 9}
 		want := runPass(t, m, a, b)
@@ -74,7 +74,7 @@ func TestPacked(t *testing.T) {
 	t.Parallel()
 	for _, c := range tinies {
 		m := newModel(t, c.model(), Options{Threads: 1})
-		a := randomAdapter(m, 3, m.Matrices()...)
+		a := randomAdapter(m, 3, all(m)...)
 		packed := randomBatch(m.Vocab, 17, 5, 70)
 		packed.Targets[3] = Untrained
 		want := runPass(t, m, a, packed)
@@ -111,7 +111,7 @@ func TestSession(t *testing.T) {
 	t.Parallel()
 	for _, c := range tinies {
 		m := newModel(t, c.model(), Options{Threads: 1})
-		adapters := []Scaled{{randomAdapter(m, 2, m.Matrices()...), 0.5}, {randomAdapter(m, 3, "blk.1.attn_output.weight"), -1}}
+		adapters := []Scaled{{randomAdapter(m, 2, all(m)...), 0.5}, {randomAdapter(m, 3, "blk.1.attn_output.weight"), -1}}
 		b := randomBatch(m.Vocab, promptPiece+150)
 		var want [][]float32
 		err := m.Logits(b, func(_ int, x kernel.Mat) error {

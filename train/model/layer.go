@@ -24,13 +24,14 @@ type acts struct {
 
 // workspace is the memory of passes, kept from one to the next.
 type workspace struct {
-	ids    []int32
-	spans  []span
-	pos    []int // of each token in its sequence
-	wanted []int // tokens whose loss is wanted
-	places []int // of the rows the head works on, in wanted; nil: row t is token t
-	again  bool  // the pass is a recomputation
-	angles [2]angles
+	ids     []int32
+	spans   []span
+	pos     []int     // of each token in its sequence
+	wanted  []int     // tokens whose loss is wanted
+	weights []float32 // see Model.weigh; nil: none
+	places  []int     // of the rows the head works on, in wanted; nil: row t is token t
+	again   bool      // the pass is a recomputation
+	angles  [2]angles
 
 	lowest int        // the first layer whose backward is wanted
 	below  [2]scratch // residuals under it, in turn

@@ -14,6 +14,8 @@ type linear struct {
 	bias    []float32 // or nil
 	bound   []bound
 	slots   *int // the count of its layer
+	stacked bool // it is one of a stack
+	expert  int  // which
 }
 
 // trained says whether a gradient is wanted of some pair of l.
@@ -37,9 +39,7 @@ type part struct {
 // wants of the pairs bound is left in us.
 func (m *Model) forward(x kernel.Mat, us []scratch, parts ...part) {
 	for _, p := range parts {
-		if m.OnInput != nil && !m.work.again {
-			m.OnInput(p.l.name, x)
-		}
+		m.observe(p.l, x)
 		if p.l.bias != nil {
 			m.rows(x.Rows, func(t, _ int) { copy(p.y.Row(t), p.l.bias) })
 		}
@@ -51,6 +51,17 @@ func (m *Model) forward(x kernel.Mat, us []scratch, parts ...part) {
 			b := &p.l.bound[i]
 			kernel.GemmNT(m.pool, p.y, b.columns(u, &at), b.pair.B, true)
 		}
+	}
+}
+
+// observe shows the hooks the input of a matrix.
+func (m *Model) observe(l *linear, x kernel.Mat) {
+	switch {
+	case m.work.again:
+	case l.stacked && m.OnExpertInput != nil:
+		m.OnExpertInput(l.name, l.expert, x)
+	case !l.stacked && m.OnInput != nil:
+		m.OnInput(l.name, x)
 	}
 }
 
@@ -143,18 +154,29 @@ func (m *Model) backward(dx, x kernel.Mat, us []scratch, acc bool, parts ...part
 			one := b.columns(du, &at)
 			kernel.GemmNN(m.pool, one, p.y, b.pair.B, false)
 			m.scale(one, b.scale)
-			kernel.GemmTN(m.pool, b.grad.B, p.y, b.columns(u, &first), true)
+			was := b.columns(u, &first)
+			m.weigh(was)
+			kernel.GemmTN(m.pool, b.grad.B, p.y, was, true)
 		}
 	}
 	if m.keep != 1 {
 		m.dropBackward(dx, du, x, parts)
 		return
 	}
+	if dx.Rows > 0 {
+		kernel.GemmNN(m.pool, dx, du, a, true)
+	}
+	m.weigh(du)
 	da := m.stack(&m.work.da, x.Cols, parts, func(b *bound) kernel.Mat { return b.grad.A })
 	kernel.GemmTN(m.pool, da, du, x, true)
 	m.unstack(da, parts)
-	if dx.Rows > 0 {
-		kernel.GemmNN(m.pool, dx, du, a, true)
+}
+
+// weigh multiplies rows by the weights that the gradients of the pairs need and dy,
+// for the sake of dx, does not have.
+func (m *Model) weigh(x kernel.Mat) {
+	for t, w := range m.work.weights {
+		kernel.Scale(x.Row(t), w, x.Row(t))
 	}
 }
 
@@ -179,17 +201,17 @@ func (m *Model) dropBackward(dx, du, x kernel.Mat, parts []part) {
 		for i := range p.l.bound {
 			b := &p.l.bound[i]
 			one := b.columns(du, &at)
-			kernel.GemmTN(m.pool, b.grad.A, one, m.dropped(b, x), true)
-			if dx.Rows == 0 {
-				continue
+			if dx.Rows > 0 {
+				branch := m.work.drop.mat(x.Rows, x.Cols)
+				kernel.GemmNN(m.pool, branch, one, b.pair.A, false)
+				m.rows(x.Rows, func(t, _ int) {
+					row := branch.Row(t)
+					dropRow(row, row, b.drop, m.place(t), m.keep)
+					kernel.Add(dx.Row(t), row)
+				})
 			}
-			branch := m.work.drop.mat(x.Rows, x.Cols)
-			kernel.GemmNN(m.pool, branch, one, b.pair.A, false)
-			m.rows(x.Rows, func(t, _ int) {
-				row := branch.Row(t)
-				dropRow(row, row, b.drop, m.place(t), m.keep)
-				kernel.Add(dx.Row(t), row)
-			})
+			m.weigh(one)
+			kernel.GemmTN(m.pool, b.grad.A, one, m.dropped(b, x), true)
 		}
 	}
 }

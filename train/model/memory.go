@@ -12,8 +12,9 @@ type Shape struct {
 // shape s and an adapter whose pairs have ranks, by matrix, with opt's KeepLayers,
 // KeepAttention, HeadMemory and Threads. Weights, adapters and gradients are not
 // counted, nor the panels that products keep to themselves. It is the sum over the
-// buffers themselves: what is allocated is that, or less where a thread never
-// meets the longest sequence.
+// buffers themselves: what is allocated is that, but less where a thread never
+// meets the longest sequence, and a little more or less where experts are adapted,
+// since it depends on the tokens how many of them go to each.
 func (m *Model) PassMemory(s Shape, ranks map[string]int, opt Options) int64 {
 	n := len(m.Layers)
 	if opt.KeepLayers < 0 || opt.KeepLayers >= n {
@@ -65,15 +66,16 @@ func (s sizes) sum() (n int) {
 	return n
 }
 
-// group is matrices that share an input, with the ranks of their pairs.
+// group is matrices that share an input, with the ranks of their pairs, and how
+// many rows of input they have for every token.
 type group struct {
-	layer, in, rank, pairs int
+	layer, in, rank, pairs, rows int
 }
 
 // groupsOf lists the groups that have pairs; the head is in layer -1.
 func (m *Model) groupsOf(ranks map[string]int) (all []group) {
-	add := func(layer int, linears ...*linear) {
-		g := group{layer: layer}
+	add := func(layer, rows int, linears ...*linear) {
+		g := group{layer: layer, rows: rows}
 		for _, l := range linears {
 			if l != nil && ranks[l.name] > 0 {
 				g.in, g.rank, g.pairs = l.in, g.rank+ranks[l.name], g.pairs+1
@@ -85,16 +87,22 @@ func (m *Model) groupsOf(ranks map[string]int) (all []group) {
 	}
 	for i := range m.layers {
 		l := &m.layers[i]
-		add(i, l.qkv, l.q, l.k, l.v)
-		add(i, l.o)
-		add(i, l.gateUp, l.gate, l.up)
-		add(i, l.down)
-		if l.moe != nil && l.moe.shared != nil {
-			add(i, l.moe.shared.gate, l.moe.shared.up)
-			add(i, l.moe.shared.down)
+		add(i, 1, l.qkv, l.q, l.k, l.v)
+		add(i, 1, l.o)
+		add(i, 1, l.gateUp, l.gate, l.up)
+		add(i, 1, l.down)
+		if l.moe == nil {
+			continue
+		}
+		// The experts of a stack have their rows side by side.
+		add(i, m.MoE.Used, l.moe.gate[0], l.moe.up[0])
+		add(i, m.MoE.Used, l.moe.down[0])
+		if l.moe.shared != nil {
+			add(i, 1, l.moe.shared.gate, l.moe.shared.up)
+			add(i, 1, l.moe.shared.down)
 		}
 	}
-	add(-1, m.head)
+	add(-1, 1, m.head)
 	return all
 }
 
@@ -125,7 +133,7 @@ func (m *Model) actSizes(i, T int, groups []group) sizes {
 	}
 	for _, g := range groups {
 		if g.layer == i {
-			s = append(s, T*g.rank) // layers have their groups in one order
+			s = append(s, T*g.rows*g.rank) // layers have their groups in one order
 		}
 	}
 	return s
@@ -149,7 +157,7 @@ func (m *Model) layerSizes(i, T int, backward bool) sizes {
 		s[2] = T * 3 * m.FF
 	} else {
 		e, u, f := m.MoE.Experts, m.MoE.Used, m.MoE.FF
-		s[3] = T * (e + u + u*(d+3*f))
+		s[3] = T * (e + 2*u + u*(d+3*f))
 		if l.moe.shared != nil {
 			s[3] += T * (3*m.MoE.SharedFF + d + 1)
 		}
@@ -172,9 +180,9 @@ func (m *Model) groupSizes(groups []group, s Shape, opt Options) sizes {
 				w[5] = max(w[5], g.rank*g.in)
 			}
 		}
-		w[6] = max(w[6], T*g.rank)
+		w[6] = max(w[6], T*g.rows*g.rank)
 		if s.Dropout {
-			w[7] = max(w[7], T*g.in)
+			w[7] = max(w[7], T*g.rows*g.in)
 		}
 	}
 	return w[:]

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"math"
 	"reflect"
 	"testing"
 )
@@ -30,10 +31,13 @@ func TestPassMemory(t *testing.T) {
 		src := c.model()
 		for _, opt := range []Options{{Threads: 1}, {Threads: 1, KeepLayers: -1, HeadMemory: 1}, {Threads: 1, KeepAttention: true, KeepLayers: 1}} {
 			for _, dropout := range []float32{0, 0.1} {
-				for _, some := range []bool{false, true} {
+				for _, which := range []string{"matrices", "two", "experts too"} {
 					m := newModel(t, src, opt)
 					names := m.Matrices()
-					if some {
+					if which == "experts too" {
+						names = all(m)
+					}
+					if which == "two" {
 						names = []string{"blk.1.attn_output.weight", "blk.1.attn_k.weight"}
 						if m.layers[0].qkv != nil {
 							names[1] = "blk.1.attn_qkv.weight"
@@ -52,8 +56,13 @@ func TestPassMemory(t *testing.T) {
 					}
 					got := bytesOf(reflect.ValueOf(m.work)) + 4*int64(cap(m.work.losses)+4*100*(m.RopeDim/2))
 					want := m.PassMemory(Shape{Tokens: 137, Longest: 100, Trained: l.Tokens, Dropout: dropout > 0}, ranks, opt)
-					if got != want {
-						t.Errorf("%s, %+v, dropout %v, some %v: %d bytes are used, %d were forecast", c.name, opt, dropout, some, got, want)
+					// The forecast cannot know how tokens spread over adapted experts: 3 % off is seen.
+					tolerance := 0.
+					if which == "experts too" && m.MoE.Experts > 0 {
+						tolerance = 0.04
+					}
+					if math.Abs(float64(got-want)) > tolerance*float64(want) {
+						t.Errorf("%s, %+v, dropout %v, %s: %d bytes are used, %d were forecast", c.name, opt, dropout, which, got, want)
 					}
 				}
 			}

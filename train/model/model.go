@@ -39,11 +39,13 @@ type Model struct {
 	// stream: layer 0 is the embeddings as scaled, layer i the output of the i-th
 	// layer, the last one after the final norm. x must not be changed or kept.
 	OnHidden func(layer int, x kernel.Mat)
-	// OnInput, if not nil, is called in every pass forward with the input of each
-	// matrix, by its GGUF name: for statistics. x must not be changed or kept. It
-	// is not called for matrices of experts that no token went to, and not in the
-	// recomputation of the backward pass.
+	// OnInput, if not nil, is called in every pass forward, but not in the
+	// recomputation of the backward pass, with the input of each matrix, by its
+	// GGUF name: for statistics. x must not be changed or kept.
 	OnInput func(name string, x kernel.Mat)
+	// OnExpertInput is the same for the matrices of a stack of experts, each with
+	// the tokens that went to it. It is not called for an expert without tokens.
+	OnExpertInput func(name string, expert int, x kernel.Mat)
 
 	opt    Options
 	pool   *kernel.Pool
@@ -52,8 +54,9 @@ type Model struct {
 	layers []layer
 	norm   []float32 // the last one
 	byName map[string]*linear
-	freqs  [2][]float64 // frequency of each rotated pair, for RopeGlobal and RopeLocal
-	mscale [2]float64   // what cosines and sines are multiplied by
+	stacks map[string][]*linear // experts, by the name of their stack
+	freqs  [2][]float64         // frequency of each rotated pair, for RopeGlobal and RopeLocal
+	mscale [2]float64           // what cosines and sines are multiplied by
 	fail   failure
 
 	// Of the pass that runs.
@@ -96,7 +99,7 @@ func New(src *arch.Model, opt Options) (*Model, error) {
 	if opt.HeadMemory <= 0 {
 		opt.HeadMemory = defaultHeadMemory
 	}
-	m := &Model{Config: c, opt: opt, byName: map[string]*linear{}}
+	m := &Model{Config: c, opt: opt, byName: map[string]*linear{}, stacks: map[string][]*linear{}}
 	m.SetKeepLayers(opt.KeepLayers)
 	ld := loader{m: m, src: src, used: map[string]bool{}, slots: &m.ends}
 	m.embed = ld.linear("token_embd", c.Vocab, c.Hidden)
@@ -120,19 +123,43 @@ func New(src *arch.Model, opt Options) (*Model, error) {
 // Close ends the model's threads. It does not close the source.
 func (m *Model) Close() error { m.pool.Close(); return nil }
 
-// Matrices lists the names of all matrices an adapter can change, in the order of
-// the layers, the embedding first and a head of its own last.
+// Matrices lists the names of all matrices an adapter can change, but the experts'
+// (see [Model.Stacks]), in the order of the layers, the embedding first and a head of its own last.
 func (m *Model) Matrices() []string {
 	names := []string{embedName}
 	for _, l := range m.layers {
 		for _, w := range l.linears() {
-			names = append(names, w.name)
+			if !w.stacked {
+				names = append(names, w.name)
+			}
 		}
 	}
 	if !m.TiedHead {
 		names = append(names, headName)
 	}
 	return names
+}
+
+// Stacks lists the names of all stacks of expert matrices, in the order of the
+// layers. Adapters can change them too.
+func (m *Model) Stacks() []string {
+	var names []string
+	for _, l := range m.layers {
+		if l.moe != nil {
+			names = append(names, l.moe.gate[0].name, l.moe.up[0].name, l.moe.down[0].name)
+		}
+	}
+	return names
+}
+
+// StackDims gives the number of experts of a stack that [Model.Stacks] lists, and
+// the outputs and inputs of each; ok is false for any other name.
+func (m *Model) StackDims(name string) (experts, out, in int, ok bool) {
+	s := m.stacks[name]
+	if s == nil {
+		return 0, 0, 0, false
+	}
+	return len(s), s[0].out, s[0].in, true
 }
 
 // MatrixDims gives the outputs and inputs of a matrix that [Model.Matrices] lists;
@@ -149,8 +176,8 @@ func (m *Model) noSuchMatrix(name string) error {
 	if name == headName && m.TiedHead {
 		return format.Unsupported("an adapter of %s: this model's head is its embedding, %s", name, embedName)
 	}
-	if strings.Contains(name, "_exps.") || strings.Contains(name, "ffn_gate_inp") {
-		return format.Unsupported("an adapter of %s: experts and routers are not trained", name)
+	if strings.Contains(name, "ffn_gate_inp") {
+		return format.Unsupported("an adapter of %s: routers are not trained", name)
 	}
 	return fmt.Errorf("the adapter changes %s, which this model (%s, %d layers) does not have as a matrix", name, m.Arch, len(m.layers))
 }

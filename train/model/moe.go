@@ -30,6 +30,7 @@ type mixActs struct {
 	chosen  []int32 // [T·used] experts of each token, the likeliest first
 	slots   []int32 // [T·used] the slot of each of those
 	uses    []int32 // [slots] the place in chosen of each slot
+	places  []int   // [slots] the token of each slot
 	starts  []int   // [experts+1] first slot of each expert
 	x       scratch // [slots, d] inputs
 	gu      scratch // [slots, 2f]
@@ -40,49 +41,58 @@ type mixActs struct {
 
 // mixWork is memory that a mixture needs only while it is worked on.
 type mixWork struct {
-	scores, out, dweights, dscores, dact, dgu, dx scratch
-	sharedDy, sharedDact, sharedDGU, sharedDgate  scratch
+	scores, out, weights, dweights, dscores, dact, dgu, dx scratch
+	sharedDy, sharedDact, sharedDGU, sharedDgate           scratch
 }
 
 func (ld *loader) mixture(p string) *mixture {
 	c := &ld.m.Config
 	e := c.MoE.Experts
-	x := &mixture{router: ld.frozen(p+"ffn_gate_inp.weight", 1, e, c.Hidden)[0]}
-	x.gate = ld.frozen(p+"ffn_gate_exps.weight", e, c.MoE.FF, c.Hidden)
-	x.up = ld.frozen(p+"ffn_up_exps.weight", e, c.MoE.FF, c.Hidden)
-	x.down = ld.frozen(p+"ffn_down_exps.weight", e, c.Hidden, c.MoE.FF)
+	x := &mixture{router: ld.router(p+"ffn_gate_inp.weight", e, c.Hidden)}
+	x.gate = ld.experts(p+"ffn_gate_exps.weight", e, c.MoE.FF, c.Hidden)
+	x.up = ld.experts(p+"ffn_up_exps.weight", e, c.MoE.FF, c.Hidden)
+	x.down = ld.experts(p+"ffn_down_exps.weight", e, c.Hidden, c.MoE.FF)
 	if c.MoE.SharedFF > 0 {
 		x.shared = &shared{
 			gate:   ld.linear(p+"ffn_gate_shexp", c.MoE.SharedFF, c.Hidden),
 			up:     ld.linear(p+"ffn_up_shexp", c.MoE.SharedFF, c.Hidden),
 			down:   ld.linear(p+"ffn_down_shexp", c.Hidden, c.MoE.SharedFF),
-			router: ld.frozen(p+"ffn_gate_inp_shexp.weight", 1, 1, c.Hidden)[0],
+			router: ld.router(p+"ffn_gate_inp_shexp.weight", 1, c.Hidden),
 		}
 	}
 	return x
 }
 
-// frozen takes a stack of n matrices that adapters cannot change. A stack of one
-// is stored as a matrix, and a matrix of one row may be stored as a vector.
-func (ld *loader) frozen(name string, n, out, in int) []*linear {
-	shape := []int{n, out, in}
-	if n == 1 {
-		shape = shape[1:]
-	}
-	if v := ld.src.View(name); out == 1 && v != nil && len(v.Shape) == 1 {
-		shape = []int{in}
-	}
-	v := ld.view(name, shape...)
+// experts takes a stack of n matrices.
+func (ld *loader) experts(name string, n, out, in int) []*linear {
+	v := ld.view(name, n, out, in)
 	all := make([]*linear, n)
 	for i := range all {
-		all[i] = &linear{name: name, out: out, in: in}
+		all[i] = &linear{name: name, out: out, in: in, slots: ld.slots, stacked: true, expert: i}
 		if v == nil {
 			ld.bad(name, "the tensor is missing")
 			continue
 		}
 		all[i].w = &matrix{name: name, rows: v.Rows, first: int64(i) * int64(out), out: out, in: in, fail: &ld.m.fail}
 	}
+	ld.m.stacks[name] = all
 	return all
+}
+
+// router takes a matrix that adapters cannot change. One of a single row may be
+// stored as a vector.
+func (ld *loader) router(name string, out, in int) *linear {
+	shape := []int{out, in}
+	if v := ld.src.View(name); out == 1 && v != nil && len(v.Shape) == 1 {
+		shape = shape[1:]
+	}
+	l := &linear{name: name, out: out, in: in}
+	if v := ld.view(name, shape...); v != nil {
+		l.w = &matrix{name: name, rows: v.Rows, out: out, in: in, fail: &ld.m.fail}
+	} else {
+		ld.bad(name, "the tensor is missing")
+	}
+	return l
 }
 
 // mixForward computes y from h, or only what the backward pass wants if y has no rows.
@@ -93,7 +103,7 @@ func (m *Model) mixForward(x *mixture, y, h kernel.Mat, a *acts) {
 	m.route(mx, scores)
 	S := T * used
 	in := mx.x.mat(S, m.Hidden)
-	m.rows(S, func(s, _ int) { copy(in.Row(s), h.Row(int(mx.uses[s])/used)) })
+	m.rows(S, func(s, _ int) { copy(in.Row(s), h.Row(mx.places[s])) })
 	f := m.MoE.FF
 	gu, act := mx.gu.mat(S, 2*f), mx.act.mat(S, f)
 	out := m.work.mix.out.mat(S, m.Hidden)
@@ -104,12 +114,16 @@ func (m *Model) mixForward(x *mixture, y, h kernel.Mat, a *acts) {
 		}
 		rows := in.Sub(s0, s1, 0, m.Hidden)
 		gate, up, hidden := gu.Sub(s0, s1, 0, f), gu.Sub(s0, s1, f, 2*f), act.Sub(s0, s1, 0, f)
-		m.forward(rows, nil, part{x.gate[e], gate}, part{x.up[e], up})
+		m.work.places = mx.places[s0:s1]
+		m.forward(rows, a.us, part{x.gate[e], gate}, part{x.up[e], up})
 		m.activate(hidden, gate, up)
 		if y.Rows > 0 {
-			m.forward(hidden, nil, part{x.down[e], out.Sub(s0, s1, 0, m.Hidden)})
+			m.forward(hidden, a.us, part{x.down[e], out.Sub(s0, s1, 0, m.Hidden)})
+		} else {
+			m.changes(hidden, a.us, []part{{l: x.down[e]}})
 		}
 	}
+	m.work.places = nil
 	if x.shared != nil {
 		m.sharedForward(x.shared, y, h, a)
 	}
@@ -136,6 +150,7 @@ func (m *Model) route(mx *mixActs, scores kernel.Mat) {
 	mx.chosen = grow(mx.chosen, T*used)
 	mx.slots = grow(mx.slots, T*used)
 	mx.uses = grow(mx.uses, T*used)
+	mx.places = grow(mx.places, T*used)
 	mx.starts = grow(mx.starts, e+1)
 	clear(mx.starts)
 	order := make([]int32, e)
@@ -168,7 +183,7 @@ func (m *Model) route(mx *mixActs, scores kernel.Mat) {
 	for j, i := range mx.chosen {
 		s := next[i]
 		next[i]++
-		mx.slots[j], mx.uses[s] = int32(s), int32(j)
+		mx.slots[j], mx.uses[s], mx.places[s] = int32(s), int32(j), j/used
 	}
 }
 
@@ -179,27 +194,34 @@ func (m *Model) mixBackward(x *mixture, dh, dy, h kernel.Mat, a *acts) {
 	mx, w, T, used, f := &a.mix, &m.work.mix, dy.Rows, m.MoE.Used, m.MoE.FF
 	S := T * used
 	dout := w.out.mat(S, m.Hidden)
-	m.rows(S, func(s, _ int) { copy(dout.Row(s), dy.Row(int(mx.uses[s])/used)) })
+	m.rows(S, func(s, _ int) { copy(dout.Row(s), dy.Row(mx.places[s])) })
 	gu, act := mx.gu.mat(S, 2*f), mx.act.mat(S, f)
 	dact, dgu, dx := w.dact.mat(S, f), w.dgu.mat(S, 2*f), w.dx.mat(S, m.Hidden)
 	weights, dweights := mx.weights.mat(T, used), w.dweights.mat(T, used)
+	bySlot := w.weights.mat(S, 1).Data
+	for s, use := range mx.uses {
+		bySlot[s] = weights.Data[use]
+	}
 	for e := range m.MoE.Experts {
 		s0, s1 := mx.starts[e], mx.starts[e+1]
 		if s0 == s1 {
 			continue
 		}
+		m.work.places = mx.places[s0:s1]
 		d := dact.Sub(s0, s1, 0, f)
-		m.backward(d, act.Sub(s0, s1, 0, f), nil, false, part{x.down[e], dout.Sub(s0, s1, 0, m.Hidden)})
+		m.work.weights = bySlot[s0:s1]
+		m.backward(d, act.Sub(s0, s1, 0, f), a.us, false, part{x.down[e], dout.Sub(s0, s1, 0, m.Hidden)})
+		m.work.weights = nil
 		m.rows(s1-s0, func(r, _ int) {
-			use := mx.uses[s0+r]
-			dweights.Data[use] = kernel.Dot(d.Row(r), act.Row(s0+r))
-			kernel.Scale(d.Row(r), weights.Data[use], d.Row(r))
+			dweights.Data[mx.uses[s0+r]] = kernel.Dot(d.Row(r), act.Row(s0+r))
+			kernel.Scale(d.Row(r), bySlot[s0+r], d.Row(r))
 		})
 		dgate, dup := dgu.Sub(s0, s1, 0, f), dgu.Sub(s0, s1, f, 2*f)
 		m.activateBackward(dgate, dup, d, gu.Sub(s0, s1, 0, f), gu.Sub(s0, s1, f, 2*f))
 		din := dx.Sub(s0, s1, 0, m.Hidden)
-		m.backward(din, mx.x.mat(S, m.Hidden).Sub(s0, s1, 0, m.Hidden), nil, false, part{x.gate[e], dgate}, part{x.up[e], dup})
+		m.backward(din, mx.x.mat(S, m.Hidden).Sub(s0, s1, 0, m.Hidden), a.us, false, part{x.gate[e], dgate}, part{x.up[e], dup})
 	}
+	m.work.places = nil
 	dscores := w.dscores.mat(T, m.MoE.Experts)
 	m.rows(T, func(t, _ int) {
 		row := dh.Row(t)

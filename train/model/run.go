@@ -149,7 +149,11 @@ func (l *layer) linears() []*linear {
 			all = append(all, w)
 		}
 	}
-	if l.moe != nil && l.moe.shared != nil {
+	if l.moe == nil {
+		return all
+	}
+	all = append(append(append(all, l.moe.gate...), l.moe.up...), l.moe.down...)
+	if l.moe.shared != nil {
 		all = append(all, l.moe.shared.gate, l.moe.shared.up, l.moe.shared.down)
 	}
 	return all
