@@ -29,12 +29,21 @@ type Base struct {
 }
 
 // OpenBase opens a GGUF file or a Hugging Face folder. Weights stay in the file.
-func OpenBase(path string, opt model.Options) (*Base, error) {
+func OpenBase(path string, opt model.Options) (*Base, error) { return OpenHeld(path, "", opt) }
+
+// OpenHeld opens a base and quantizes its layers' matrices as bitsandbytes would:
+// how is one of [Holds], or "" for [OpenBase]. These matrices are held in memory,
+// at 4 to 8 bits a weight. What is quantized already is refused.
+func OpenHeld(path, how string, opt model.Options) (*Base, error) {
 	src, err := arch.Open(path, arch.Options{})
 	if err != nil {
 		return nil, err
 	}
 	b := &Base{Path: path, Source: src}
+	if err := hold(src, how); err != nil {
+		b.Close()
+		return nil, err
+	}
 	if err := b.open(opt); err != nil {
 		b.Close()
 		return nil, err

@@ -18,7 +18,10 @@ import (
 // Config is every setting of a run. Its YAML names are those of a run file and of
 // the record. [DefaultConfig] has the defaults; a zero in a Config means zero.
 type Config struct {
-	Base   string `json:"base" yaml:"base"`     // the model: GGUF, safetensors or a Hugging Face folder
+	Base string `json:"base" yaml:"base"` // the model: GGUF, safetensors or a Hugging Face folder
+	// Hold quantizes the base's layers as it is opened, one of [Holds]: for bases that
+	// are stored in full. Empty leaves it as it is.
+	Hold   string `json:"hold,omitempty" yaml:"hold,omitempty"`
 	Data   string `json:"data" yaml:"data"`     // what is learned: text, JSONL or JSON, plain, .gz or .zst
 	Output string `json:"output" yaml:"output"` // folder of the adapter, the log and the checkpoints
 

@@ -111,7 +111,7 @@ func Run(ctx context.Context, c Config, mode Mode, progress func(Progress)) (Res
 	if err != nil {
 		return Result{}, err
 	}
-	base, err := OpenBase(c.Base, model.Options{Threads: c.Threads, KeepLayers: c.KeepLayers, HeadMemory: c.HeadMemory, Context: c.Context})
+	base, err := OpenHeld(c.Base, c.Hold, model.Options{Threads: c.Threads, KeepLayers: c.KeepLayers, HeadMemory: c.HeadMemory, Context: c.Context})
 	if err != nil {
 		return Result{}, err
 	}
@@ -203,6 +203,9 @@ func (r *runner) read() error {
 		return err
 	}
 	r.train = r.set.Samples
+	for _, note := range r.set.Stats.Notes() {
+		r.told(Progress{Phase: "reading", Note: c.Data + ": " + note})
+	}
 	switch {
 	case c.HeldOut != "":
 		if r.inputs["held_out"], err = digestFiles(c.HeldOut); err != nil {

@@ -162,7 +162,7 @@ func (e *Encoder) answers(text string, answers []answer) Sample {
 			trained = append(trained, [2]int{a.from, e.endOfTurn(text, ids, spans, a)})
 		}
 	}
-	return e.tokens(text, true, trained)
+	return e.masked(ids, spans, trained)
 }
 
 // endOfTurn is where the token that ends the turn of an answer ends: the first one of

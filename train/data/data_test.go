@@ -177,6 +177,7 @@ func TestMasks(t *testing.T) {
 		{"pair as chat", pair, chatML, Options{}, "One.<|im_end|>"},
 		{"pair of lists", lists, chatML, Options{}, "Two.<|im_end|>"},
 		{"plain pair", pair, nil, Options{}, "One.<|im_end|>"},
+		{"plain pair with something between", pair, nil, Options{Between: " is "}, "One.<|im_end|>"},
 		{"plain pair though a template is there", pair, chatML, Options{Chat: "never"}, "One.<|im_end|>"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -241,6 +242,9 @@ func TestTruncationIsCounted(t *testing.T) {
 	st := set.Stats
 	if st.Truncated != 1 || !slices.Equal(st.TruncatedLines, []int{2}) || st.CutTokens < 1 || st.NoEnd != 1 || st.Longest != 16 || st.Samples != 2 {
 		t.Errorf("%+v", st)
+	}
+	if n := st.Notes(); len(n) != 1 || !strings.Contains(n[0], "1 of 2 records are longer than the context") || !strings.Contains(n[0], "(line 2)") {
+		t.Errorf("notes: %v", n)
 	}
 	e.Long = "drop"
 	if set, err = e.Read(path, Fields{}); err != nil || set.Stats.DroppedLong != 1 || len(set.Samples) != 1 {

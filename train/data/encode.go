@@ -28,6 +28,9 @@ type Options struct {
 	// one question and one answer: "" or "auto" if the model has a chat template,
 	// "always", or "never" (the two strings follow one another as they are).
 	Chat string `json:"chat,omitempty" yaml:"chat,omitempty"`
+	// Between is put between a prompt and its completion where they are not rendered
+	// as a conversation. It counts as prompt.
+	Between string `json:"between,omitempty" yaml:"between,omitempty"`
 	// Train says what is trained: "" or "answers", all turns of the assistant;
 	// "last", the last of them; "all", every token.
 	Train string `json:"train,omitempty" yaml:"train,omitempty"`
@@ -80,7 +83,7 @@ func (e *Encoder) sample(r Record) (Sample, error) {
 	ms := r.Messages
 	if r.Pair != nil {
 		if e.Chat == "never" || e.Template == nil && e.Chat != "always" {
-			return e.plainPair(r.Pair[0], r.Pair[1]), nil
+			return e.plainPair(r.Pair[0]+e.Between, r.Pair[1]), nil
 		}
 		ms = []Message{NewMessage("user", r.Pair[0]), NewMessage("assistant", r.Pair[1])}
 	}
@@ -109,9 +112,14 @@ func (s *Sample) trainAll() {
 }
 
 // tokens tokenizes text, with the first token that the model wants, and trains what
-// touches the spans, which are ascending.
+// touches the ranges of bytes given, which are ascending.
 func (e *Encoder) tokens(text string, special bool, trained [][2]int) Sample {
 	ids, spans := e.Tokenizer.EncodeWithOffsets(text, tokenizer.EncodeOptions{ParseSpecial: special})
+	return e.masked(ids, spans, trained)
+}
+
+// masked is tokens for text that is tokenized already.
+func (e *Encoder) masked(ids []int32, spans []tokenizer.Span, trained [][2]int) Sample {
 	s := Sample{IDs: make([]int32, 0, len(ids)+2), Train: make([]bool, 0, len(ids)+2)}
 	if bos := e.bos(); bos >= 0 && (len(ids) == 0 || ids[0] != bos) {
 		s.IDs, s.Train = append(s.IDs, bos), append(s.Train, false)

@@ -60,6 +60,23 @@ func lineList(lines []int, n int) string {
 	return out
 }
 
+// Notes say in words what a person should know before training on the set.
+func (s Stats) Notes() (notes []string) {
+	if s.Truncated > 0 {
+		notes = append(notes, fmt.Sprintf("%d of %d records are longer than the context: %d tokens are cut off (%s)",
+			s.Truncated, s.Records, s.CutTokens, lineList(s.TruncatedLines, s.Truncated)))
+	}
+	if n := s.DroppedLong + s.DroppedUntrained; n > 0 {
+		notes = append(notes, fmt.Sprintf("%d of %d records are left out: %d too long, %d without a token to train on (%s)",
+			n, s.Records, s.DroppedLong, s.DroppedUntrained, lineList(s.DroppedLines, n)))
+	}
+	if s.NoEnd > s.Truncated {
+		notes = append(notes, fmt.Sprintf("in %d of %d records no trained token ends the answer: what is learned from them does not stop",
+			s.NoEnd, s.Records))
+	}
+	return notes
+}
+
 // Read makes the samples of a file. Records that cannot be used as they are make it
 // fail with their lines, unless Options say what else to do with them; everything
 // that is cut off or left out is counted.
