@@ -177,3 +177,27 @@ func TestWindowsBoundTheCache(t *testing.T) {
 		t.Errorf("%d bytes after 101 tokens, %d after 3000", after100, s.CacheBytes())
 	}
 }
+
+// TestSubsets wants a matrix trained alone, whatever part of the backward pass it
+// needs, to get the gradient that it gets among all others. B is zero, so that the
+// others change nothing.
+func TestSubsets(t *testing.T) {
+	t.Parallel()
+	for _, c := range tinies {
+		m := newModel(t, c.model(), Options{Threads: 1})
+		a := randomAdapter(m, 2, all(m)...)
+		for _, p := range a.Pairs {
+			p.B.Zero()
+		}
+		b := randomBatch(m.Vocab, 6, 3)
+		want := runPass(t, m, a, b)
+		for _, name := range a.Names() {
+			one := NewAdapter()
+			one.Pairs[name] = a.Pairs[name]
+			got := runPass(t, m, one, b)
+			if !slices.Equal(got.grads[name].B.Data, want.grads[name].B.Data) {
+				t.Errorf("%s: %s alone has another gradient", c.name, name)
+			}
+		}
+	}
+}
