@@ -11,7 +11,7 @@ import (
 
 // WriteOptions says how an adapter is written. The zero value is good.
 type WriteOptions struct {
-	Type  format.Type // of the matrices: F32 (the zero value), F16, BF16
+	Type  format.Type // of the matrices: F32 (the zero value), F16, BF16; in GGUF any type that encodes
 	Force bool        // replace what stands at the path
 	// Name is general.name in GGUF; "" makes it from the adapter's.
 	Name string
@@ -70,8 +70,12 @@ func (r rows) ReadRaw(dst []byte, row int64) error {
 	return nil
 }
 
-// output plans one matrix.
+// output plans one matrix. Rows that the type's blocks do not divide (B's, of a small
+// rank) become float16, as the reference converter has it.
 func output(plan *format.Plan, name string, typ format.Type, shape []int64, m Matrix) error {
+	if _, err := typ.RowBytes(int64(m.Cols)); err != nil && typ.Quantized() {
+		typ = format.F16
+	}
 	o, err := format.NewOutput(name, typ, shape, rows{m}, nil)
 	if err != nil {
 		return err
