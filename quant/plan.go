@@ -248,9 +248,10 @@ func (p planned) output(c Choice, opt Options) (*format.Output, error) {
 	v := p.view
 	why := c.Why
 	var weights []float32
-	if c.Type != v.Type && c.Quantize {
+	raw, ok := v.Rows.(format.RawReader)
+	if copied := ok && raw.RawType() == c.Type; c.Quantize && !copied {
 		if v.Type.Quantized() && !opt.AllowRequantize {
-			return nil, format.Usagef("tensor %s is %v already and would become %v, which loses more than quantizing a float file; allow requantizing if there is none", v.Name, v.Type, c.Type)
+			return nil, format.Usagef("tensor %s is %v already and would become %v, which loses more than quantizing a float file; --allow-requantize if there is none", v.Name, v.Type, c.Type)
 		}
 		var err error
 		if weights, err = opt.weightsOf(v); err != nil {

@@ -2,7 +2,7 @@
 // the core's measured peak, codecs against its copying speed, training steps, and
 // whole commands with their peak memory. make bench runs it.
 //
-//	bench [-model FILE.gguf] [-json FILE] [-run kernels,codecs,train,commands]
+//	bench [-model FILE.gguf] [-json FILE] [-run kernels,codecs,train,commands,survival]
 //
 // Figures of different machines do not compare; shares and ratios do.
 package main
@@ -73,6 +73,8 @@ func measure(r *report, groups, model string) error {
 			err = training(r, model)
 		case "commands":
 			err = commands(r, model)
+		case "survival":
+			err = survival(model)
 		default:
 			err = fmt.Errorf("no group is called %q", g)
 		}

@@ -98,7 +98,7 @@ type pairInfo struct {
 }
 
 func (a *app) inspectAdapter(path string, o inspectOptions) error {
-	ad, err := adapter.Open(path)
+	ad, err := openAdapter(path)
 	if err != nil {
 		return err
 	}

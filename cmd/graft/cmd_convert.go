@@ -118,7 +118,7 @@ func (a *app) writeFolder(ctx context.Context, verb string, out *outputFlags, m 
 }
 
 func (a *app) convertAdapter(path string, o *convertOptions) error {
-	ad, err := adapter.Open(path)
+	ad, err := openAdapter(path)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func adapterType(ad *adapter.Adapter) format.Type {
 
 // quantizeAdapter writes an adapter in another type.
 func (a *app) quantizeAdapter(path string, o *quantizeOptions) error {
-	ad, err := adapter.Open(path)
+	ad, err := openAdapter(path)
 	if err != nil {
 		return err
 	}

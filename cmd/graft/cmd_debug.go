@@ -186,7 +186,7 @@ func (a *app) debugGradients(path string, o *debugOptions) error {
 			return format.Usagef("%d labels for %d ids", len(labels), len(ids))
 		}
 	}
-	file, err := adapter.Open(parseWeighted(o.adapters[0]).path)
+	file, err := openAdapter(parseWeighted(o.adapters[0]).path)
 	if err != nil {
 		return err
 	}

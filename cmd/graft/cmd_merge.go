@@ -81,12 +81,24 @@ func methodHelp() string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
+// openAdapter opens an adapter of any format. What is something else is named.
+func openAdapter(path string) (*adapter.Adapter, error) {
+	kind, err := checkpoint.Sniff(path)
+	if err != nil {
+		return nil, err
+	}
+	if !kind.Adapter() {
+		return nil, format.Usagef("%s is a %v, not an adapter", path, kind)
+	}
+	return adapter.Open(path)
+}
+
 // openAdapters opens adapter arguments, PATH or PATH=FACTOR.
 func openAdapters(args []string) ([]merge.Weighted, error) {
 	var ws []merge.Weighted
 	for _, arg := range args {
 		w := parseWeighted(arg)
-		ad, err := adapter.Open(w.path)
+		ad, err := openAdapter(w.path)
 		if err != nil {
 			return nil, err
 		}

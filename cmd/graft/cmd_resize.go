@@ -33,7 +33,7 @@ and says how much of each was kept.
 			if err := o.check(args[0]); err != nil {
 				return err
 			}
-			ad, err := adapter.Open(args[0])
+			ad, err := openAdapter(args[0])
 			if err != nil {
 				return err
 			}

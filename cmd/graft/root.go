@@ -25,7 +25,14 @@ change the big ones: on GGUF and safetensors files, without Python or a GPU, a
 few rows at a time.
 
   graft demo /tmp/demo      the whole story on an embedded model, in under a minute` + exitStatus,
-		Version:       version,
+		Version: version,
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return format.Usagef("there is no command %q; graft help lists them", args[0])
+		},
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -50,6 +57,7 @@ few rows at a time.
 		newEditCmd(a),
 		newConvertCmd(a),
 		newQuantizeCmd(a),
+		newImatrixCmd(a),
 		newTrainCmd(a),
 		newEvalCmd(a),
 		newRunCmd(a),

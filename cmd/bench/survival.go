@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/graft-lora/graft/fixtures"
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/adapter"
+	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/format/gguf"
+	"github.com/graft-lora/graft/merge"
+	"github.com/graft-lora/graft/quant"
+	"github.com/graft-lora/graft/train"
+	"github.com/graft-lora/graft/train/data"
+	"github.com/graft-lora/graft/train/model"
+)
+
+// survivalFlags say what the survival group merges and what it measures on. By
+// default it is the embedded model with a lesson it is taught first.
+var survivalFlags survivalSetup
+
+type survivalSetup struct {
+	adapter, moments, task, other, types, methods string
+	samples, limit, windows                       int
+	seed                                          uint64
+}
+
+func init() {
+	s := &survivalFlags
+	flag.StringVar(&s.adapter, "adapter", "", "survival: adapter to merge")
+	flag.StringVar(&s.moments, "moments", "", "survival: text or records that moments are taken from")
+	flag.StringVar(&s.task, "task", "", "survival: held-out text or records of what the adapter learned")
+	flag.StringVar(&s.other, "other", "", "survival: unrelated text")
+	flag.StringVar(&s.types, "types", "Q4_0,Q4_1,Q5_0,Q5_1,Q8_0,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_XS", "survival: types the base is brought to, SAME for its own")
+	flag.StringVar(&s.methods, "methods", "requantize,keep,fit", "survival: methods compared")
+	flag.IntVar(&s.samples, "samples", 60, "survival: records or windows that moments are taken from")
+	flag.IntVar(&s.limit, "limit", 100, "survival: task records or windows evaluated")
+	flag.IntVar(&s.windows, "windows", 20, "survival: windows of unrelated text evaluated")
+	flag.Uint64Var(&s.seed, "seed", 0, "survival: of stochastic rounding")
+}
+
+// survival merges one adapter by every method into a base of every type and prints
+// the share of its effect on the loss that is left, (base - merged) / (base -
+// adapter), beside the loss on unrelated text, relative to the unmerged adapter's.
+func survival(modelPath string) error {
+	ctx, s := context.Background(), survivalFlags
+	dir, err := os.MkdirTemp("", "graft-survival")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if modelPath == "" {
+		if modelPath, err = survivalLesson(ctx, dir, &s); err != nil {
+			return err
+		}
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	fmt.Fprintln(w, "type\tmethod\ttask\tunrelated\trecovery\tcost elsewhere\tgain\ton inputs\tcodes\tgrowth\tseconds")
+	for _, typ := range strings.Split(s.types, ",") {
+		if err := survivalOf(ctx, w, dir, modelPath, typ, &s); err != nil {
+			return fmt.Errorf("%s: %w", typ, err)
+		}
+		w.Flush()
+	}
+	return nil
+}
+
+// survivalLesson writes the embedded model and text and trains an adapter.
+func survivalLesson(ctx context.Context, dir string, s *survivalSetup) (string, error) {
+	paths, err := fixtures.Write(dir, fixtures.Model, fixtures.Train, fixtures.Eval, fixtures.Text)
+	if err != nil {
+		return "", err
+	}
+	s.moments, s.task, s.other = paths[1], paths[2], paths[3]
+	if s.adapter != "" {
+		return paths[0], nil
+	}
+	s.adapter = filepath.Join(dir, "lesson")
+	c := train.DefaultConfig()
+	c.Base, c.Data, c.Output, c.HeldOutPart = paths[0], paths[1], s.adapter, 0
+	c.Adapter.Rank, c.Adapter.Alpha, c.Steps, c.Batch, c.Accumulate, c.LR, c.Warmup = 8, 16, 40, 1, 2, 1e-3, 5
+	_, err = train.Run(ctx, c, train.Fresh, nil)
+	return paths[0], err
+}
+
+// score is what a model is worth on the two texts.
+type score struct{ task, other float64 }
+
+func survivalOf(ctx context.Context, w *tabwriter.Writer, dir, modelPath, typ string, s *survivalSetup) error {
+	basePath := modelPath
+	if typ != "SAME" {
+		basePath = filepath.Join(dir, "base.gguf")
+		if err := quantizePure(ctx, modelPath, basePath, typ); err != nil {
+			return err
+		}
+	}
+	base, err := train.OpenBase(basePath, model.Options{})
+	if err != nil {
+		return err
+	}
+	defer base.Close()
+	ad, err := base.LoadAdapter(s.adapter)
+	if err != nil {
+		return err
+	}
+	raw, err := adapter.Open(s.adapter)
+	if err != nil {
+		return err
+	}
+	deltas, err := merge.NewDeltas(base.Source, []merge.Weighted{{Adapter: raw, Factor: 1}})
+	if err != nil {
+		return err
+	}
+	active := model.Scaled{Adapter: ad, Weight: 1}
+	task, err := samplesOf(base, s.task, s.limit)
+	if err != nil {
+		return err
+	}
+	other, err := samplesOf(base, s.other, s.windows)
+	if err != nil {
+		return err
+	}
+	seen, err := samplesOf(base, s.moments, s.samples)
+	if err != nil {
+		return err
+	}
+	measure := func(b *train.Base, adapters ...model.Scaled) (score, error) {
+		t, err := train.Evaluate(ctx, b.Model, task, 2048, nil, adapters...)
+		if err != nil {
+			return score{}, err
+		}
+		o, err := train.Evaluate(ctx, b.Model, other, 2048, nil, adapters...)
+		return score{t.Loss, o.Loss}, err
+	}
+	without, err := measure(base)
+	if err != nil {
+		return err
+	}
+	with, err := measure(base, active)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%s\tbase\t%.4f\t%.4f\n", typ, without.task, without.other)
+	fmt.Fprintf(w, "%s\tadapter\t%.4f\t%.4f\n", typ, with.task, with.other)
+	mergedPath := filepath.Join(dir, "merged.gguf")
+	for _, name := range strings.Split(s.methods, ",") {
+		begin := time.Now()
+		var wanted []string
+		for _, v := range base.Source.Views {
+			if deltas[v.Name] != nil {
+				wanted = append(wanted, v.Name)
+			}
+		}
+		opt := merge.Options{Method: name, Seed: s.seed, Moments: train.NewInputMoments(base.Model, seen, 2048, 256<<20, wanted, active)}
+		plan, report, err := merge.NewPlan(base.Source, deltas, opt)
+		if err != nil {
+			return err
+		}
+		if err := writePlan(ctx, mergedPath, base.Source.FileMeta(), plan); err != nil {
+			return err
+		}
+		report.Finish()
+		took := time.Since(begin)
+		m, err := train.OpenBase(mergedPath, model.Options{})
+		if err != nil {
+			return err
+		}
+		got, err := measure(m)
+		m.Close()
+		if err != nil {
+			return err
+		}
+		t := report.Total
+		fmt.Fprintf(w, "%s\t%s\t%.4f\t%.4f\t%.3f\t%+.2f %%\t%.3f\t%.3f\t%.2f %%\t\t%.1f\n", typ, name, got.task, got.other,
+			(without.task-got.task)/(without.task-with.task), 100*(got.other/with.other-1), t.Gain, t.Gain, 100*float64(t.Changed)/float64(t.Elements), took.Seconds())
+		w.Flush()
+	}
+	return nil
+}
+
+func samplesOf(b *train.Base, path string, limit int) ([]data.Sample, error) {
+	fields := data.Fields{}
+	if strings.Contains(filepath.Base(path), "gsm8k") {
+		fields.Prompt, fields.Completion = "question", "answer"
+	}
+	samples, err := b.EvalData(path, 512, data.Options{}, fields)
+	return samples[:min(limit, len(samples))], err
+}
+
+// quantizePure brings all matrices of a model to one type.
+func quantizePure(ctx context.Context, from, to, typ string) error {
+	m, err := arch.Open(from, arch.Options{})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	opt := quant.Options{AllowRequantize: true}
+	opt.Recipe.Pure = true
+	if typ == "Q3_K" || typ == "Q4_K" || typ == "Q5_K" {
+		typ += "_M"
+	}
+	if opt.Recipe.FileType, err = quant.ParseFileType(typ); err != nil {
+		return err
+	}
+	plan, meta, err := quant.NewPlan(quant.Source{Meta: m.Meta, Views: m.Views}, opt)
+	if err != nil {
+		return err
+	}
+	return writePlan(ctx, to, meta, plan)
+}
+
+func writePlan(ctx context.Context, path string, meta *gguf.Meta, plan *format.Plan) error {
+	w, err := gguf.Create(path, meta, plan, gguf.WriteOptions{Force: true})
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	if err := format.Run(ctx, plan, w, format.RunOptions{}); err != nil {
+		return err
+	}
+	return w.Close()
+}
