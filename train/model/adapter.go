@@ -128,7 +128,9 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 			}
 		}
 	}
-	m.keep = 1 - drop.P
+	if m.keep = 1; grads != nil {
+		m.keep = 1 - drop.P
+	}
 	return nil
 }
 

@@ -201,3 +201,23 @@ func TestSubsets(t *testing.T) {
 		}
 	}
 }
+
+// TestEvaluationDropsNothing wants Loss to pass over a batch's dropout.
+func TestEvaluationDropsNothing(t *testing.T) {
+	t.Parallel()
+	m := newModel(t, tiny{arch: "llama"}.model(), Options{Threads: 1})
+	a := Scaled{randomAdapter(m, 2), 1}
+	b := randomBatch(m.Vocab, 9)
+	want, err := m.Loss(b, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Dropout = Dropout{P: 0.5}
+	got, err := m.Loss(b, a)
+	if err != nil || got.Sum != want.Sum {
+		t.Errorf("loss %v, %v with dropout, %v without", got.Sum, err, want.Sum)
+	}
+	if l, err := m.LossAndGrad(b, a.Adapter, NewGrads(a.Adapter)); err != nil || l.Sum == want.Sum {
+		t.Errorf("loss %v, %v of training with dropout, %v without", l.Sum, err, want.Sum)
+	}
+}

@@ -29,7 +29,7 @@ type workspace struct {
 	pos     []int     // of each token in its sequence
 	wanted  []int     // tokens whose loss is wanted
 	weights []float32 // see Model.weigh; nil: none
-	places  []int     // of the rows the head works on, in wanted; nil: row t is token t
+	places  []int     // tokens of the rows that head or experts work on; nil: row t is token t
 	again   bool      // the pass is a recomputation
 	angles  [2]angles
 
