@@ -26,6 +26,8 @@ type Base struct {
 	Model     *model.Model
 	Tokenizer *tokenizer.Tokenizer
 	Template  data.Template // nil if the model has none
+	// TemplateSource is the text of Template.
+	TemplateSource string
 }
 
 // OpenBase opens a GGUF file or a Hugging Face folder. Weights stay in the file.
@@ -60,11 +62,9 @@ func (b *Base) open(opt model.Options) error {
 		return fmt.Errorf("%s: %w", b.Path, err)
 	}
 	if spec.ChatTemplate != "" {
-		t, err := data.NewTemplate(spec.ChatTemplate, b.Tokenizer)
-		if err != nil {
-			return fmt.Errorf("%s: %w", b.Path, err)
+		if err := b.setTemplate(b.Path, spec.ChatTemplate); err != nil {
+			return err
 		}
-		b.Template = t
 	}
 	if b.Model, err = model.New(b.Source, opt); err != nil {
 		return fmt.Errorf("%s: %w", b.Path, err)
@@ -73,6 +73,25 @@ func (b *Base) open(opt model.Options) error {
 		return fmt.Errorf("%s: the tokenizer has %d tokens and the model %d", b.Path, n, b.Model.Vocab)
 	}
 	return nil
+}
+
+func (b *Base) setTemplate(path, source string) error {
+	t, err := data.NewTemplate(source, b.Tokenizer)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	b.Template, b.TemplateSource = t, source
+	return nil
+}
+
+// UseTemplate renders conversations by the Jinja template in a file, in place of the
+// model's own.
+func (b *Base) UseTemplate(path string) error {
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return b.setTemplate(path, string(source))
 }
 
 // Encoder makes samples for this model, of up to context tokens.

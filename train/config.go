@@ -33,7 +33,9 @@ type Config struct {
 	// Samples says how records become sequences.
 	Samples data.Options `json:"samples" yaml:"samples"`
 	Context int          `json:"context" yaml:"context"` // tokens of the longest sequence
-	Shuffle bool         `json:"shuffle" yaml:"shuffle"` // a new order in each epoch, else the file's
+	// ChatTemplate is a file with a Jinja template to use in place of the model's own.
+	ChatTemplate string `json:"chat_template,omitempty" yaml:"chat_template,omitempty"`
+	Shuffle      bool   `json:"shuffle" yaml:"shuffle"` // a new order in each epoch, else the file's
 
 	Adapter AdapterConfig `json:"adapter" yaml:"adapter"`
 
@@ -43,6 +45,7 @@ type Config struct {
 	Epochs     float64                `json:"epochs" yaml:"epochs"`       // times through the data, when Steps is 0
 	Steps      int                    `json:"steps" yaml:"steps"`         // optimizer steps; the data is begun again as often as needed
 	LR         float64                `json:"lr" yaml:"lr"`               // peak learning rate
+	LRRatio    float64                `json:"lr_ratio" yaml:"lr_ratio"`   // LoRA+: the rate of B is LR, that of A, times this
 	Warmup     float64                `json:"warmup" yaml:"warmup"`       // steps of warm-up, or below 1 a part of all steps, rounded up
 	ClipNorm   float64                `json:"clip_norm" yaml:"clip_norm"` // largest norm of the gradient; 0 does not clip
 	Seed       uint64                 `json:"seed" yaml:"seed"`           // of the initial adapter, the order, the split and the dropout
@@ -91,6 +94,7 @@ func DefaultConfig() Config {
 		Accumulate:  8,
 		Epochs:      1,
 		LR:          2e-4,
+		LRRatio:     1,
 		Warmup:      0.03,
 		ClipNorm:    1,
 		Seed:        1,
@@ -136,6 +140,8 @@ func (c *Config) Check() error {
 		return bad("steps is %d and epochs %v: one of them must be positive", c.Steps, c.Epochs)
 	case !(c.LR >= 0) || math.IsInf(c.LR, 0):
 		return bad("lr is %v", c.LR)
+	case !(c.LRRatio > 0) || math.IsInf(c.LRRatio, 0):
+		return bad("lr_ratio is %v: it must be positive", c.LRRatio)
 	case !(c.Warmup >= 0) || c.Warmup > 1 && c.Warmup != math.Trunc(c.Warmup):
 		return bad("warmup is %v: it is a number of steps, or a part of them below 1", c.Warmup)
 	case !(c.ClipNorm >= 0):
@@ -195,7 +201,7 @@ func (c *Config) schedule(steps int) (optim.Schedule, optim.ScheduleSettings, er
 // YAML names. Files are compared by their digests elsewhere.
 func differs(a, b Config) []string {
 	for _, c := range []*Config{&a, &b} {
-		c.Base, c.Data, c.HeldOut, c.Output, c.Adapter.From = "", "", "", "", ""
+		c.Base, c.Data, c.HeldOut, c.Output, c.Adapter.From, c.ChatTemplate = "", "", "", "", "", ""
 		c.Threads, c.KeepLayers, c.HeadMemory, c.SaveEvery = 0, 0, 0, 0
 	}
 	x, y := flatten(a), flatten(b)

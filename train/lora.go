@@ -75,6 +75,15 @@ func wrapLoRA(m *model.Model, ad *model.Adapter, c *AdapterConfig) (*lora, error
 	return l, nil
 }
 
+// setRatio sets the rates of LoRA+ (arXiv 2402.12354): that of B is ratio times that of A.
+func (l *lora) setRatio(ratio float64) {
+	for i := range l.params {
+		if i%2 == 1 {
+			l.params[i].Rate = ratio
+		}
+	}
+}
+
 // sync makes the adapter the masters, rounded to the nearest float16 where that is
 // what it is held in.
 func (l *lora) sync() {

@@ -51,7 +51,7 @@ func (r *runner) record(res Result) Record {
 	return Record{
 		Graft: Version(), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH, Kernel: cpu.Current().String(),
 		Config: r.cfg, Schedule: r.schedule, Inputs: r.inputs,
-		Tokenizer: tokenizerDigest(r.base.Tokenizer), ChatTemplate: r.base.Tokenizer.Spec().ChatTemplate,
+		Tokenizer: tokenizerDigest(r.base.Tokenizer), ChatTemplate: r.base.TemplateSource,
 		Samples: r.samples, Data: r.set.Stats, TrainOn: len(r.train), HeldOut: r.heldAll, Evaluated: len(r.held),
 		Architecture: r.base.Source.Arch, Matrices: r.lora.names, Result: res,
 	}

@@ -153,6 +153,9 @@ func begin(c *Config, mode Mode, told func(Progress)) (*state, error) {
 		if !there {
 			return nil, fmt.Errorf("%s holds no run to resume: %w", c.Output, fs.ErrNotExist)
 		}
+		if err := removeTemporary(c.Output, filepath.Join(c.Output, "checkpoints")); err != nil {
+			return nil, err
+		}
 		s, damaged, err := latest(c.Output)
 		for _, d := range damaged {
 			told(Progress{Phase: "reading", Note: d + " is damaged and passed over"})
@@ -187,6 +190,22 @@ func begin(c *Config, mode Mode, told func(Progress)) (*state, error) {
 	return nil, atomicfile.WriteFile(config, b, true)
 }
 
+// removeTemporary removes the temporary files that a killed run leaves in its folders.
+func removeTemporary(dirs ...string) error {
+	for _, dir := range dirs {
+		list, err := filepath.Glob(filepath.Join(escape(dir), ".*.tmp"))
+		if err != nil {
+			return err
+		}
+		for _, path := range list {
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // read makes the samples, and the digests of all that goes in.
 func (r *runner) read() error {
 	c := &r.cfg
@@ -197,6 +216,14 @@ func (r *runner) read() error {
 	}
 	if r.inputs["data"], err = digestFiles(c.Data); err != nil {
 		return err
+	}
+	if c.ChatTemplate != "" {
+		if r.inputs["chat_template"], err = digestFiles(c.ChatTemplate); err != nil {
+			return err
+		}
+		if err := r.base.UseTemplate(c.ChatTemplate); err != nil {
+			return err
+		}
 	}
 	enc := r.base.Encoder(c.Context, c.Samples)
 	if r.set, err = enc.Read(c.Data, c.Fields); err != nil {
@@ -277,6 +304,7 @@ func (r *runner) prepare(from *state) (err error) {
 			return err
 		}
 	}
+	r.lora.setRatio(c.LRRatio)
 	if r.opt, err = optim.New(c.Optimizer, r.lora.params); err != nil {
 		return err
 	}
@@ -300,8 +328,24 @@ func (r *runner) prepare(from *state) (err error) {
 		from.Config, from.Inputs = r.state.Config, r.state.Inputs
 		r.state = *from
 	}
+	r.told(Progress{Phase: "reading", Note: r.plan()})
 	r.log, err = openLog(filepath.Join(c.Output, LogFile), r.state.LogSize)
 	return err
+}
+
+// plan says in words what is going to happen.
+func (r *runner) plan() string {
+	tokens, trained := 0, 0
+	for _, s := range r.train {
+		tokens += len(s.IDs)
+		trained += s.Trained()
+	}
+	text := fmt.Sprintf("%d numbers are trained in %d matrices; %d sequences of %d tokens, of which %d are trained; %d steps of %d sequences",
+		r.lora.count(), len(r.lora.names), len(r.train), tokens, trained, r.steps, r.cfg.Batch*r.cfg.Accumulate)
+	if r.heldAll > 0 {
+		text += fmt.Sprintf("; %d held out, %d of them evaluated", r.heldAll, len(r.held))
+	}
+	return text
 }
 
 // next takes the samples of the next step.
