@@ -179,72 +179,74 @@ func splitDigits(max int) splitter {
 //
 //	[^\r\n\p{L}\p{N}]?U*L+(CONTRACTION)?|[^\r\n\p{L}\p{N}]?U+L*(CONTRACTION)?|…
 type tiktoken struct {
-	fold    func(rune) rune // nil: contractions are not told apart
-	marks   bool            // combining marks are letters, in words and outside
-	digits  int             // longest run of digits; 0: any
-	slash   bool            // the tail of punctuation may hold / too
-	noTail  bool            // punctuation has no tail, and does not hold \r and \n
-	upper   func(class, rune) bool
-	lower   func(class, rune) bool
-	oneLine bool // \s*[\r\n] instead of \s*[\r\n]+
+	fold   func(rune) rune // nil: contractions are not told apart
+	marks  bool            // combining marks are letters, in words and outside
+	digits int             // longest run of digits; 0: any
+	slash  bool            // the tail of punctuation may hold / too
+	noTail bool            // punctuation has no tail, and does not hold \r and \n
+	upper  func(class, rune) bool
+	lower  func(class, rune) bool
 }
 
 func (p tiktoken) split(ends []int, text string) []int {
 	r := &reader{text, classes()}
-	letter := class.letter
-	other := class.other
-	if p.marks {
-		letter = func(c class) bool { return c.letter() || c.mark() }
-		other = func(c class) bool { return c.other() && !c.mark() }
-	}
 	for i := 0; i < len(text); {
-		c, cls, next := r.at(i)
-		if c == '\'' && p.fold != nil && p.upper == nil {
-			if e := r.contraction(i, p.fold); e > i {
-				ends, i = append(ends, e), e
-				continue
-			}
+		end := p.word(r, i)
+		if end == i {
+			end = p.tail(r, i)
 		}
-		// Words, with one character before them that is neither letter, digit nor line end.
-		if c != '\r' && c != '\n' && !cls.number() {
-			end := i
-			if p.upper != nil {
-				end = p.cased(r, i)
-			} else if letter(cls) {
-				end = r.run(next, letter)
-			} else if _, after, _ := r.at(next); letter(after) {
-				end = r.run(next, letter)
-			}
-			if end > i {
-				ends, i = append(ends, end), end
-				continue
-			}
-		}
-		if cls.number() {
-			for k := 0; cls.number() && (p.digits == 0 || k < p.digits); k++ {
-				i = next
-				_, cls, next = r.at(i)
-			}
-			ends = append(ends, i)
-			continue
-		}
-		j, after := i, cls
-		if c == ' ' {
-			_, after, _ = r.at(next)
-			j = next
-		}
-		if after != clsEnd && other(after) {
-			i = r.run(j, other)
-			for !p.noTail && i < len(text) && (text[i] == '\r' || text[i] == '\n' || p.slash && text[i] == '/') {
-				i++
-			}
-			ends = append(ends, i)
-			continue
-		}
-		i = p.white(r, i, next)
-		ends = append(ends, i)
+		ends, i = append(ends, end), end
 	}
 	return ends
+}
+
+func (p tiktoken) letter(c class) bool { return c.letter() || p.marks && c.mark() }
+func (p tiktoken) other(c class) bool  { return c.other() && !(p.marks && c.mark()) }
+
+// word matches a contraction or a word at i, with one character before it that is
+// neither letter, digit nor line end; i if there is none.
+func (p tiktoken) word(r *reader, i int) int {
+	c, cls, next := r.at(i)
+	if c == '\'' && p.fold != nil && p.upper == nil {
+		if e := r.contraction(i, p.fold); e > i {
+			return e
+		}
+	}
+	if c == '\r' || c == '\n' || cls.number() {
+		return i
+	}
+	if p.upper != nil {
+		return p.cased(r, i)
+	}
+	if _, after, _ := r.at(next); p.letter(cls) || p.letter(after) {
+		return r.run(next, p.letter)
+	}
+	return i
+}
+
+// tail matches digits, punctuation or white space at i, or else one character.
+func (p tiktoken) tail(r *reader, i int) int {
+	c, cls, next := r.at(i)
+	if cls.number() {
+		for k := 0; cls.number() && (p.digits == 0 || k < p.digits); k++ {
+			i = next
+			_, cls, next = r.at(i)
+		}
+		return i
+	}
+	j, after := i, cls
+	if c == ' ' {
+		_, after, _ = r.at(next)
+		j = next
+	}
+	if after != clsEnd && p.other(after) {
+		i = r.run(j, p.other)
+		for !p.noTail && i < len(r.text) && (r.text[i] == '\r' || r.text[i] == '\n' || p.slash && r.text[i] == '/') {
+			i++
+		}
+		return i
+	}
+	return p.white(r, i, next)
 }
 
 // white matches \s*[\r\n]+|\s+(?!\S)|\s+ at i, and if there is no white space takes
@@ -333,6 +335,13 @@ func (p tiktoken) suffix(r *reader, i int) int {
 // Letters by case as llama.cpp tells them apart: outside ASCII a letter is both.
 func notLower(k class, c rune) bool { return k.letter() && !(c >= 'a' && c <= 'z') }
 func notUpper(k class, c rune) bool { return k.letter() && !(c >= 'A' && c <= 'Z') }
+
+// The same, combining marks taken along.
+func markOrNotLower(k class, c rune) bool { return notLower(k, c) || k.mark() }
+func markOrNotUpper(k class, c rune) bool { return notUpper(k, c) || k.mark() }
+
+// anyCase is what is left of both sets where the reference drops the case.
+func anyCase(k class, _ rune) bool { return k.letter() || k.mark() }
 
 // Letters by case as the patterns themselves have it, marks included:
 // [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}] and [\p{Ll}\p{Lm}\p{Lo}\p{M}].
