@@ -3,6 +3,7 @@ package adapter
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 
@@ -27,6 +28,9 @@ type WriteOptions struct {
 }
 
 var errUnresolved = format.Usagef("the adapter changes its format, and the names and the order of rows with it: give the model it belongs to with --base")
+
+// errEmpty refuses to write what no reader accepts.
+var errEmpty = errors.New("adapter: it holds no pair of matrices")
 
 // extra joins the metadata of the source with the options'.
 func (o *WriteOptions) extra(a *Adapter) map[string]string {

@@ -11,10 +11,11 @@ import (
 	"github.com/graft-lora/graft/format/gguf"
 )
 
-// WriteGGUF writes a as a GGUF adapter, atomically. a must be resolved, unless it came from GGUF. The file has
-// one alpha; B is multiplied where a pair's scale is another, so that alpha / rank
-// is right for all. Experts of a layer become a stack; those that the adapter does
-// not change are zero in it. DoRA cannot be expressed and is refused.
+// WriteGGUF writes a as a GGUF adapter, atomically. a must be resolved, unless it
+// came from GGUF. The file has one alpha; B is multiplied where a pair's scale is
+// another, so that alpha / rank is right for all. Experts of a layer become a
+// stack; those that the adapter does not change are zero in it. DoRA cannot be
+// expressed and is refused.
 func WriteGGUF(path string, a *Adapter, opt WriteOptions) error {
 	if !a.resolved && !a.native {
 		return errUnresolved
@@ -70,6 +71,9 @@ func (a *Adapter) ggufPlan(opt WriteOptions) (*format.Plan, *gguf.Meta, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if len(groups) == 0 {
+		return nil, nil, errEmpty
+	}
 	var alphas []float32
 	var size int64
 	for _, g := range groups {
@@ -112,7 +116,7 @@ func (a *Adapter) ggufPlan(opt WriteOptions) (*format.Plan, *gguf.Meta, error) {
 		if strings.HasPrefix(k, "graft.") {
 			keys = append(keys, k)
 		} else if _, asked := opt.Extra[k]; asked {
-			return nil, nil, fmt.Errorf("adapter: extra metadata %s: the key must begin with graft.", k)
+			return nil, nil, fmt.Errorf("adapter: extra metadata %s: such a key begins with \"graft.\"", k)
 		}
 	}
 	slices.Sort(keys)

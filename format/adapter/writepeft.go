@@ -12,11 +12,15 @@ import (
 )
 
 // WritePEFT writes a as a PEFT folder. The folder appears whole or not at all; with
-// opt.Into each of its two files does. a must be resolved, unless it came from PEFT. Ranks and alphas that
-// differ stand in rank_pattern and alpha_pattern; rslora is folded into alpha.
+// opt.Into each of its two files does. a must be resolved, unless it came from
+// PEFT. Ranks and alphas that differ stand in rank_pattern and alpha_pattern;
+// rslora is folded into alpha.
 func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
 	if !a.resolved && (a.native || a.Format != "peft") {
 		return errUnresolved
+	}
+	if len(a.Pairs) == 0 {
+		return errEmpty
 	}
 	pairs := slices.Clone(a.Pairs)
 	slices.SortStableFunc(pairs, func(x, y *Pair) int { return strings.Compare(x.Module, y.Module) })

@@ -137,6 +137,9 @@ func folderModel(dir string, h *hparams, f *safetensors.File, opt Options) (*Mod
 		if err := writeVocab(dir, h, b.meta); err != nil {
 			return nil, err
 		}
+		if !b.meta.Has(tok + "model") {
+			b.w.note("the folder has no tokenizer.json or tokenizer.model, so the model has no tokenizer")
+		}
 	}
 	m := NewModel(dir, b.meta, b.views, f.Close)
 	m.Notes = b.w.notes
