@@ -158,14 +158,20 @@ func newBPE(t *Tokenizer, pre preTokenizer) (*bpe, error) {
 		b.bytes[i] = b.m.intern(string(byteRunes[i]))
 	}
 	if pre.ignoreMerges && !pre.chars {
-		b.whole = make(map[string]int32, len(t.ids))
-		for tok, id := range t.ids {
-			if raw, ok := byteLevelDecode(tok); ok {
-				b.whole[raw] = id
-			}
-		}
+		b.whole = wholeWords(t.ids)
 	}
 	return b, nil
+}
+
+// wholeWords finds tokens by the bytes that they stand for in the byte-level alphabet.
+func wholeWords(ids map[string]int32) map[string]int32 {
+	whole := make(map[string]int32, len(ids))
+	for tok, id := range ids {
+		if raw, ok := byteLevelDecode(tok); ok {
+			whole[raw] = id
+		}
+	}
+	return whole
 }
 
 func (b *bpe) encode(out *sink, text string, _ bool) {

@@ -68,12 +68,7 @@ func newJSONBPE(m *JSONModel, size int) (*jsonBPE, error) {
 		b.level[i] = at(string(byteRunes[i]))
 	}
 	if m.IgnoreMerges {
-		b.whole = map[string]int32{}
-		for tok, id := range m.Tokens {
-			if s, ok := byteLevelDecode(tok); ok {
-				b.whole[s] = id
-			}
-		}
+		b.whole = wholeWords(m.Tokens)
 	}
 	return b, nil
 }
