@@ -79,23 +79,28 @@ func toUE4M3(x float32) uint8 {
 	return uint8(code)
 }
 
-// nearestE2M1 gives the nibble whose value times d lies nearest to v, the first
-// such. levels are the sixteen products.
-func nearestE2M1(levels *[16]float32, v float32) (best uint8) {
-	least := abs32(levels[0] - v)
-	for i := 1; i < 16; i++ {
-		if err := abs32(levels[i] - v); err < least {
-			best, least = uint8(i), err
+// nearestE2M1 gives the nibble whose value times the scale lies nearest to v, the
+// first such. levels are the products of the eight values that are not negative;
+// the others are never nearer to a positive v than zero is, and zero comes first.
+func nearestE2M1(levels *[8]float32, v float32) uint8 {
+	a := abs32(v)
+	best, least := 0, a
+	for i := 1; i < len(levels); i++ {
+		if err := abs32(levels[i] - a); err < least {
+			best, least = i, err
 		}
 	}
-	return best
+	if v < 0 && best > 0 {
+		best += 8
+	}
+	return uint8(best)
 }
 
 // encodeE2M1 packs x as nibbles under the scale d.
 func encodeE2M1(dst []byte, x []float32, d float32) {
-	var levels [16]float32
-	for i, l := range e2m1Levels {
-		levels[i] = l * d
+	var levels [8]float32
+	for i := range levels {
+		levels[i] = e2m1Levels[i] * d
 	}
 	n := len(x) / 2
 	for j := range n {

@@ -43,7 +43,13 @@ func symmetricCodes(codes []uint8, x []float32, levels int) (d float32) {
 func rangeCodes(codes []uint8, x []float32, levels int) (d, lo float32) {
 	lo, hi := x[0], x[0]
 	for _, v := range x {
-		lo, hi = min(lo, v), max(hi, v)
+		// Not min and max: of two zeros the first is kept, whatever its sign.
+		if v < lo {
+			lo = v
+		}
+		if v > hi {
+			hi = v
+		}
 	}
 	d = (hi - lo) / float32(levels-1)
 	id := reciprocal(d)
