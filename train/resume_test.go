@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/internal/cpu"
 	"github.com/graft-lora/graft/internal/testutil"
 )
 
@@ -207,6 +208,23 @@ func TestKilledAndResumed(t *testing.T) {
 		t.Logf("killed %d times", kills)
 		outcomeOf(t, c.Output).mustBe(t, want, "killed and resumed")
 	})
+
+	if cpu.Best() > cpu.AVX2 {
+		t.Run("other kernels", func(t *testing.T) {
+			t.Parallel()
+			c := c
+			c.Output = filepath.Join(t.TempDir(), "run")
+			if _, err := begin(&c, Fresh, nil); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), childRun+"="+c.Output, "GRAFT_KERNEL=avx2")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			outcomeOf(t, c.Output).mustBe(t, want, "in avx2")
+		})
+	}
 
 	for name, change := range map[string]func(*Config){
 		"two threads":       func(c *Config) { c.Threads = 2 },

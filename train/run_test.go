@@ -139,6 +139,35 @@ func TestLesson(t *testing.T) {
 	}
 }
 
+// TestFolderAndFile trains on the same weights as a Hugging Face folder and as the GGUF
+// file that llama.cpp's converter made of it: the same tokens, the same masters.
+func TestFolderAndFile(t *testing.T) {
+	t.Parallel()
+	var logs, samples []string
+	var tensors [][]float32
+	for _, base := range []string{"hf", "sprig-f16.gguf"} {
+		c := DefaultConfig()
+		c.Base = testutil.Shared(t, "models", "sprig", base)
+		c.Data = testutil.Shared(t, "models", "sprig", "identity-train.jsonl")
+		c.Output = filepath.Join(t.TempDir(), "run")
+		c.Context, c.Steps, c.Accumulate, c.Adapter.Rank, c.HeldOutPart, c.LR, c.Warmup = 64, 3, 2, 2, 0, 1e-3, 0
+		mustRun(t, c, Fresh)
+		o := outcomeOf(t, c.Output)
+		s, _, err := latest(c.Output)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []float32
+		for _, x := range s.tensors {
+			all = append(all, x.Data...)
+		}
+		logs, samples, tensors = append(logs, o.log), append(samples, s.Samples), append(tensors, all)
+	}
+	if logs[0] != logs[1] || samples[0] != samples[1] || !slices.Equal(tensors[0], tensors[1]) {
+		t.Errorf("from a folder\n%s\nfrom a file\n%s", logs[0], logs[1])
+	}
+}
+
 func TestTargets(t *testing.T) {
 	t.Parallel()
 	matrices := []string{"token_embd.weight", "blk.0.attn_q.weight", "blk.0.attn_v.weight", "blk.0.ffn_up.weight", "blk.1.attn_q.weight", "blk.1.attn_v.weight", "blk.1.ffn_up.weight", "output.weight"}
