@@ -38,11 +38,16 @@ func (t *Tensor) Bytes() []byte {
 // Release tells the system that the mapped pages of t are not needed for now, so
 // that a file that is read through once does not stay in memory. What Bytes
 // returned stays valid: it is read again from the file.
-func (t *Tensor) Release() {
+func (t *Tensor) Release() { t.advise(mmap.DontNeed) }
+
+// Prefetch tells the system that the bytes of t will be needed soon.
+func (t *Tensor) Prefetch() { t.advise(mmap.WillNeed) }
+
+func (t *Tensor) advise(a mmap.Advice) {
 	if m, ok := t.Source.(interface {
 		Advise(off, n int64, a mmap.Advice)
 	}); ok {
-		m.Advise(t.Offset, t.Size, mmap.DontNeed)
+		m.Advise(t.Offset, t.Size, a)
 	}
 }
 
