@@ -28,8 +28,9 @@ const (
 //  1. the numbers of the frame (scales, minimums, factors) are refitted by least
 //     squares, rounded to what the type can hold with the rounding compensated;
 //  2. codes are moved by compensated rounding of the rest, stretched: rounding to
-//     nearest shrinks a change that is small against the step;
-//  3. frame factors are refitted once more.
+//     nearest shrinks a change that is small against the step. Then single codes are moved
+//     by a level where that helps;
+//  3. the float16 numbers of the frame are refitted once more.
 //
 // The stretch is one number for the tensor, the one for which the gain in H,
 // <R, D> / <D, D>, is 1 on a sample of its rows. Rows do not depend on each other.
@@ -85,6 +86,10 @@ func openFit(t *target) (encoder, error) {
 			w.frames()
 			w.round(f.stretch)
 			copy(dst[i*rowBytes:], w.raw)
+			for r := range w.rows {
+				rd, dd := w.gain(r)
+				t.onInputs(row+int64(i+r), rd, dd)
+			}
 		}
 		return nil
 	}, nil
@@ -141,8 +146,10 @@ func (f *fitter) findStretch() error {
 		for _, w := range works {
 			w.save()
 			w.round(stretch)
-			a, b := w.gain()
-			rd, dd = rd+a, dd+b
+			for r := range w.rows {
+				a, b := w.gain(r)
+				rd, dd = rd+a, dd+b
+			}
 			w.restore()
 		}
 		if dd == 0 {
@@ -150,20 +157,44 @@ func (f *fitter) findStretch() error {
 		}
 		return rd / dd
 	}
-	lo, hi := float32(1), float32(maxStretch)
-	for range 7 {
-		mid := (lo + hi) / 2
-		if gain(mid) < 1 {
-			lo = mid
-		} else {
-			hi = mid
+	f.stretch = solveStretch(gain)
+	return nil
+}
+
+// solveStretch finds the stretch between 1 and maxStretch at which gain is 1, by false
+// position with halving; gain rises with the stretch, but for small jumps.
+func solveStretch(gain func(float32) float64) float32 {
+	const near = 0.002
+	lo, below := float32(1), gain(1)-1
+	if below > -near {
+		return lo
+	}
+	// A first guess that is usually too far.
+	hi := min(float32(1-2*below), maxStretch)
+	above := gain(hi) - 1
+	for above < -near && hi < maxStretch {
+		lo, below = hi, above
+		hi = min(2*hi, maxStretch)
+		above = gain(hi) - 1
+	}
+	if above <= near {
+		return hi
+	}
+	for range 6 {
+		mid := lo + (hi-lo)*float32(below/(below-above))
+		g := gain(mid) - 1
+		switch {
+		case math.Abs(g) <= near:
+			return mid
+		case g < 0:
+			lo, below = mid, g
+			above /= 2
+		default:
+			hi, above = mid, g
+			below /= 2
 		}
 	}
-	f.stretch = (lo + hi) / 2
-	if gain(1) >= 1 {
-		f.stretch = 1
-	}
-	return nil
+	return (lo + hi) / 2
 }
 
 // fitWork is the work on some rows.
@@ -238,7 +269,11 @@ func (w *fitWork) renew() error {
 	var sum []float32
 	per := g.Block / g.Sub
 	for b := range w.rows * w.f.blocks {
-		if w.reached(b*per, (b+1)*per-1) {
+		inside := true
+		for s := b * per; s < (b+1)*per; s++ {
+			inside = inside && w.reached(s, 0.5)
+		}
+		if inside {
 			continue
 		}
 		any = true
@@ -256,82 +291,14 @@ func (w *fitWork) renew() error {
 	return nil
 }
 
-// reached says whether the sums in sub-blocks first to last of all rows', as the frame is,
-// lie within their levels and half a step.
-func (w *fitWork) reached(first, last int) bool {
-	g, per := w.f.g, w.f.g.Block/w.f.g.Sub
-	lo, hi := g.Levels[0]-0.5, g.Levels[len(g.Levels)-1]+0.5
-	for s := first; s <= last; s++ {
-		step, min := w.frame.D[s/per], float32(0)
-		if g.HasMin {
-			min = w.frame.M[s/per]
-		}
-		if w.f.coding.Integer() {
-			step *= float32(w.frame.Scale[s])
-			if g.HasMin {
-				min *= -float32(w.frame.Min[s])
-			}
-		}
-		if step == 0 && w.least[s] == min && w.most[s] == min {
-			continue
-		}
-		y, z := (w.least[s]-min)/step, (w.most[s]-min)/step
-		if !(y >= lo && y <= hi && z >= lo && z <= hi) {
-			return false
-		}
-	}
-	return true
-}
-
-// makeGram computes, of every row, the products in H of what its frame variables do
-// to it: a scale adds the levels of its sub-block's codes, a minimum ones.
-func (w *fitWork) makeGram() {
-	f, sub := w.f, w.f.g.Sub
-	p := f.vars
-	for t := range f.subs {
-		for r := range w.rows {
-			x := w.block.Row(r)
-			for i, c := range w.codes[r*f.n+t*sub : r*f.n+(t+1)*sub] {
-				x[i] = f.g.Levels[c]
-			}
-		}
-		hi := (t + 1) * sub
-		v := w.moved.Sub(0, w.rows, 0, hi)
-		kernel.GemmNN(nil, v, w.block, f.in.h.Sub(t*sub, hi, 0, hi), false)
-		for r := range w.rows {
-			g, x := w.gram[r*p*p:(r+1)*p*p], v.Row(r)
-			for s := range t + 1 {
-				var sum float64
-				for i, c := range w.codes[r*f.n+s*sub : r*f.n+(s+1)*sub] {
-					sum += float64(f.g.Levels[c] * x[s*sub+i])
-				}
-				g[t*p+s] = sum
-			}
-			if !f.g.HasMin {
-				continue
-			}
-			for s := range f.subs {
-				var sum float64
-				for i, l := range w.block.Row(r) {
-					sum += float64(l * f.pooled.Row(s)[t*sub+i])
-				}
-				g[(f.subs+s)*p+t] = sum
-			}
-			for s := range t + 1 {
-				g[(f.subs+t)*p+f.subs+s] = f.square[t*f.subs+s]
-			}
-		}
-	}
-}
-
 // frames refits all numbers of the frame.
 func (w *fitWork) frames() {
 	if !w.f.coding.Integer() {
-		w.refit(w.chooseHalves)
+		w.refit(w.halves)
 		return
 	}
-	w.refit(w.chooseFactors)
-	w.refit(w.chooseIntegers)
+	w.refit(w.factors)
+	w.refit(w.integers)
 }
 
 // round moves codes towards what is left, and refits the factors.
@@ -339,13 +306,16 @@ func (w *fitWork) round(stretch float32) {
 	f := w.f
 	kernel.Scale(w.moved.Data, stretch, w.left.Data)
 	roundCompensated(f.in, f.g, w.codes, w.step, w.moved, w.change)
+	kernel.Sub(w.moved.Data, w.moved.Data, w.change.Data)
+	kernel.GemmNN(nil, w.push, w.moved, f.in.h, false)
+	polish(f.in, f.g, w.codes, w.step, w.moved, w.push)
 	f.g.Pack(w.raw, w.codes)
 	w.update()
 	w.makeGram()
 	if f.coding.Integer() {
-		w.refit(w.chooseFactors)
+		w.refit(w.factors)
 	} else {
-		w.refit(w.chooseHalves)
+		w.refit(w.halves)
 	}
 }
 
@@ -357,109 +327,12 @@ func (w *fitWork) update() {
 	}
 }
 
-// refit lets choose find new frame numbers for every row.
-func (w *fitWork) refit(choose func(r int, gram, push []float64)) {
-	f, sub, p := w.f, w.f.g.Sub, w.f.vars
-	kernel.GemmNN(nil, w.push, w.left, f.in.h, false)
-	push := make([]float64, p)
-	for r := range w.rows {
-		clear(push)
-		for i, v := range w.push.Row(r) {
-			push[i/sub] += float64(f.g.Levels[w.codes[r*f.n+i]] * v)
-			if f.g.HasMin {
-				push[f.subs+i/sub] += float64(v)
-			}
-		}
-		choose(r, w.gram[r*p*p:(r+1)*p*p], push)
-	}
-	f.g.PackFrame(w.raw, w.frame)
-	f.g.Unpack(w.codes, w.step, w.min, w.raw)
-	w.update()
-}
-
-// chooseHalves refits the float16 scales and minimums of a type without integers.
-func (w *fitWork) chooseHalves(r int, gram, push []float64) {
-	f, p := w.f, w.f.vars
-	w.lat.resize(p)
-	copy(w.lat.g, gram)
-	copy(w.lat.b, push)
-	w.lat.solve()
-	w.lat.round(func(v int, best float64) float64 {
-		if v < f.subs {
-			return w.moveHalf(&w.frame.D[r*f.blocks+v], best, r*f.subs+v, 1)
-		}
-		return w.moveHalf(&w.frame.M[r*f.blocks+v-f.subs], best, r*f.subs+v-f.subs, 1)
-	})
-}
-
-// chooseFactors refits the factors of super-blocks: D moves all its scales by
-// their integers, M all minimums.
-func (w *fitWork) chooseFactors(r int, gram, push []float64) {
-	f, p := w.f, w.f.vars
-	per := f.subs / f.blocks
-	coef := make([]float64, p) // the factor's variable is the sum of coef times those of its sub-blocks
-	for s := range f.subs {
-		coef[s] = float64(w.frame.Scale[r*f.subs+s])
-		if f.g.HasMin {
-			coef[f.subs+s] = -float64(w.frame.Min[r*f.subs+s])
-		}
-	}
-	q := p / per
-	w.lat.resize(q)
-	clear(w.lat.g)
-	clear(w.lat.b)
-	for i := range p {
-		w.lat.b[i/per] += coef[i] * push[i]
-		for j := range i {
-			v := coef[i] * coef[j] * gram[i*p+j]
-			w.lat.g[i/per*q+j/per] += v
-			if i/per == j/per {
-				w.lat.g[i/per*q+j/per] += v
-			}
-		}
-		w.lat.g[i/per*q+i/per] += coef[i] * coef[i] * gram[i*p+i]
-	}
-	w.lat.solve()
-	w.lat.round(func(v int, best float64) float64 {
-		if v < f.blocks {
-			return w.moveHalf(&w.frame.D[r*f.blocks+v], best, r*f.subs+v*per, per)
-		}
-		return w.moveHalf(&w.frame.M[r*f.blocks+v-f.blocks], best, r*f.subs+(v-f.blocks)*per, per)
-	})
-}
-
-// chooseIntegers moves integer scales and minimums.
-func (w *fitWork) chooseIntegers(r int, gram, push []float64) {
-	f, p := w.f, w.f.vars
-	per := f.subs / f.blocks
-	unit := make([]float64, p) // what one more adds to the variable
-	for s := range f.subs {
-		unit[s] = float64(w.frame.D[r*f.blocks+s/per])
-		if f.g.HasMin {
-			unit[f.subs+s] = -float64(w.frame.M[r*f.blocks+s/per])
-		}
-	}
-	w.lat.resize(p)
-	for i := range p {
-		w.lat.b[i] = unit[i] * push[i]
-		for j := range i + 1 {
-			w.lat.g[i*p+j] = unit[i] * unit[j] * gram[i*p+j]
-		}
-	}
-	w.lat.solve()
-	w.lat.round(func(v int, best float64) float64 {
-		if v < f.subs {
-			return w.moveInteger(&w.frame.Scale[r*f.subs+v], best, f.coding.ScaleLo, f.coding.ScaleHi, r*f.subs+v)
-		}
-		return w.moveInteger(&w.frame.Min[r*f.subs+v-f.subs], best, 0, f.coding.MinHi, r*f.subs+v-f.subs)
-	})
-}
-
-// gain returns <R, D> and <D, D> in H, of all rows.
-func (w *fitWork) gain() (rd, dd float64) {
-	for i, d := range w.delta.Data {
-		t := float64(w.toward.Data[i])
-		rd += float64(float64(d-w.left.Data[i]) * t)
+// gain returns <R, D> and <D, D> in H, of one row. The damping is taken out of H again.
+func (w *fitWork) gain(r int) (rd, dd float64) {
+	left, toward := w.left.Row(r), w.toward.Row(r)
+	for i, d := range w.delta.Row(r) {
+		t := float64(toward[i]) - float64(damping*float64(d))
+		rd += float64(float64(d-left[i]) * t)
 		dd += float64(float64(d) * t)
 	}
 	return rd, dd
@@ -475,27 +348,4 @@ func (w *fitWork) restore() {
 	copy(w.left.Data, w.savedLeft)
 	w.f.g.UnpackFrame(w.frame, w.raw)
 	w.f.g.Unpack(w.codes, w.step, w.min, w.raw)
-}
-
-// moveHalf adds to a float16 number of the frame, on which the n sub-blocks from first
-// on depend, and returns what was added after rounding: nothing, if sums would then
-// be out of the levels' reach.
-func (w *fitWork) moveHalf(x *float32, by float64, first, n int) float64 {
-	const largest = 65504
-	was, could := *x, w.reached(first, first+n-1)
-	*x = kernel.F16Value(kernel.F16Bits(float32(max(-largest, min(largest, float64(was)+by)))))
-	if could && !w.reached(first, first+n-1) {
-		*x = was
-	}
-	return float64(*x) - float64(was)
-}
-
-// moveInteger adds to the integer of a sub-block in the same way.
-func (w *fitWork) moveInteger(x *int16, by float64, lo, hi int16, sub int) float64 {
-	was, could := *x, w.reached(sub, sub)
-	*x = int16(max(float64(lo), min(float64(hi), float64(was)+math.Round(by))))
-	if could && !w.reached(sub, sub) {
-		*x = was
-	}
-	return float64(*x) - float64(was)
 }

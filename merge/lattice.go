@@ -21,6 +21,17 @@ func (l *lattice) resize(p int) {
 	l.p, l.g, l.b, l.y = p, l.g[:p*p], l.b[:p], l.y[:p]
 }
 
+// fix takes a variable out of the problem: its x is zero.
+func (l *lattice) fix(v int) {
+	for i := range v + 1 {
+		l.g[v*l.p+i] = 0
+	}
+	for i := v; i < l.p; i++ {
+		l.g[i*l.p+v] = 0
+	}
+	l.b[v] = 0
+}
+
 // solve factors G = L·D·Lᵀ (L with a unit diagonal) and finds y. Variables that change
 // nothing, or nothing that others do not, are left at zero.
 func (l *lattice) solve() {
@@ -34,7 +45,7 @@ func (l *lattice) solve() {
 			row[i] = u * reciprocal(g[i*p+i])
 			row[j] -= float64(u * row[i])
 		}
-		if row[j] <= 1e-9*was {
+		if row[j] <= 1e-7*was {
 			row[j] = 0
 		}
 		for k := j + 1; k < p; k++ {
@@ -71,21 +82,25 @@ func reciprocal(x float64) float64 {
 }
 
 // round finds the x: from the last to the first each is what choose gives for its
-// best value, given those before it; y is overwritten by x.
-func (l *lattice) round(choose func(v int, best float64) float64) []float64 {
+// best value, given those before it. It says whether the x are better than zeros,
+// which compensated rounding of small numbers need not be.
+func (l *lattice) round(choose func(v int, best float64) float64) (better bool) {
 	p, g := l.p, l.g
 	errs := l.b
+	var cost, before float64 // sum over k of D_k (Lᵀ e)_k², with the errors of x and of zeros
 	for v := p - 1; v >= 0; v-- {
-		best := l.y[v]
+		best, all := l.y[v], l.y[v]
 		for k := v + 1; k < p; k++ {
 			best += float64(g[k*p+v] * errs[k])
+			all += float64(g[k*p+v] * l.y[k])
 		}
 		x := 0.0
 		if g[v*p+v] != 0 && !math.IsNaN(best) {
 			x = choose(v, best)
 		}
 		errs[v] = l.y[v] - x
-		l.y[v] = x
+		cost += float64(g[v*p+v] * (best - x) * (best - x))
+		before += float64(g[v*p+v] * all * all)
 	}
-	return l.y
+	return cost < before
 }

@@ -63,3 +63,48 @@ func nearestLevel(levels []float32, from uint8, y float32) uint8 {
 	}
 	return uint8(c)
 }
+
+// polishSweeps is how often single codes are looked at again.
+const polishSweeps = 4
+
+// polish moves single codes by one level where that makes the error of outputs
+// smaller, given all others. left is what is wanted and not there yet, push is
+// left·h; both follow the moves.
+func polish(in *inputs, g *quant.Grid, codes []uint8, step []float32, left, push kernel.Mat) {
+	n := in.n
+	subs := n / g.Sub
+	for r := range left.Rows {
+		row, toward := left.Row(r), push.Row(r)
+		for range polishSweeps {
+			moves := 0
+			for k := range n {
+				s := step[r*subs+k/g.Sub]
+				code := codes[r*n+k]
+				// Towards the gradient: the error changes by d²h - 2dp for a move by d.
+				p := toward[k]
+				if s < 0 {
+					p = -p
+				}
+				to := int(code) + 1
+				if p < 0 {
+					to = int(code) - 1
+				}
+				if s == 0 || to < 0 || to >= len(g.Levels) {
+					continue
+				}
+				h := in.h.Row(k)
+				d := s * (g.Levels[to] - g.Levels[code])
+				if d*h[k] >= 2*toward[k] == (d > 0) {
+					continue
+				}
+				codes[r*n+k] = uint8(to)
+				row[k] -= d
+				kernel.Axpy(toward, -d, h)
+				moves++
+			}
+			if moves == 0 {
+				break
+			}
+		}
+	}
+}

@@ -37,6 +37,8 @@ type target struct {
 	// inputs returns the moments of the tensor's inputs, nil where there are none. It
 	// is for prepare only.
 	inputs func(context.Context) (*inputs, error)
+	// onInputs is told <R, D> and <D, D> in the moments by methods that know them.
+	onInputs func(row int64, rd, dd float64)
 
 	// prepare and finish, which open may set, are called before the first row is
 	// merged and after the last one.

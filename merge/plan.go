@@ -107,11 +107,12 @@ func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Opti
 	}
 	t := &target{name: v.Name, typ: v.Type, rows: d.Rows, cols: int(d.Cols), seed: opt.Seed, codec: codec, raw: raw, delta: d}
 	t.inputs = func(ctx context.Context) (*inputs, error) { return ready.of(ctx, t.name) }
+	count := report.tally(v, m.Name)
+	t.onInputs = count.onInputs
 	encode, err := m.open(t)
 	if err != nil {
 		return err
 	}
-	count := report.tally(v, m.Name)
 	// Base, delta and merged values; the method's own copy; two sets of codes.
 	o.Cost = o.UnitBytes + d.Cols*(4*4+4)
 	o.Prepare = func(ctx context.Context) error {

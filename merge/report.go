@@ -12,13 +12,16 @@ import (
 // Survival says what became of the wanted change in one tensor, or in all of them.
 // With D the wanted change, R the realised one (merged minus base, both decoded):
 type Survival struct {
-	Elements    int64   `json:"elements"`
-	Changed     int64   `json:"codes_changed"`  // codes (or, in float types, values) that differ from the base's
-	Gain        float64 `json:"gain"`           // <R, D> / <D, D>: 1 is full strength, 0 is lost
-	Correlation float64 `json:"correlation"`    // <R, D> / (|R| |D|)
-	Error       float64 `json:"relative_error"` // |R - D| / |D|
-	DeltaRMS    float64 `json:"delta_rms"`      // root mean square of D
-	WeightRMS   float64 `json:"weight_rms"`     // of the base
+	Elements int64   `json:"elements"`
+	Changed  int64   `json:"codes_changed"` // codes (or, in float types, values) that differ from the base's
+	Gain     float64 `json:"gain"`          // <R, D> / <D, D>: 1 is full strength, 0 is lost
+	// GainOnInputs is the gain in the outputs on real inputs, <R, D> / <D, D> in their
+	// second moments. It is 0 where a method used none.
+	GainOnInputs float64 `json:"gain_on_inputs,omitempty"`
+	Correlation  float64 `json:"correlation"`    // <R, D> / (|R| |D|)
+	Error        float64 `json:"relative_error"` // |R - D| / |D|
+	DeltaRMS     float64 `json:"delta_rms"`      // root mean square of D
+	WeightRMS    float64 `json:"weight_rms"`     // of the base
 }
 
 // TensorSurvival is the survival of one tensor.
@@ -42,6 +45,8 @@ type Report struct {
 type sums struct {
 	changed        int64
 	rd, dd, rr, ww float64
+	// The same in the moments of inputs, of rows that were merged with them.
+	rdIn, ddIn float64
 }
 
 func (s *sums) add(o sums) {
@@ -50,6 +55,8 @@ func (s *sums) add(o sums) {
 	s.dd += o.dd
 	s.rr += o.rr
 	s.ww += o.ww
+	s.rdIn += o.rdIn
+	s.ddIn += o.ddIn
 }
 
 func (s sums) survival(n int64) Survival {
@@ -60,6 +67,9 @@ func (s sums) survival(n int64) Survival {
 	if s.dd > 0 {
 		v.Gain = s.rd / s.dd
 		v.Error = math.Sqrt(max(s.rr-2*s.rd+s.dd, 0) / s.dd)
+	}
+	if s.ddIn > 0 {
+		v.GainOnInputs = s.rdIn / s.ddIn
 	}
 	if s.rr > 0 && s.dd > 0 {
 		v.Correlation = s.rd / math.Sqrt(s.rr*s.dd)
@@ -97,13 +107,18 @@ func (t *tally) end() {
 	t.rows = nil
 }
 
+// onInputs takes the products of a row on inputs.
+func (t *tally) onInputs(row int64, rd, dd float64) {
+	t.rows[row].rdIn, t.rows[row].ddIn = rd, dd
+}
+
 // count compares merged rows with the base's. raw and merged are their bytes,
 // base and now their values; the last two are overwritten.
 func (t *tally) count(raw, merged []byte, base, now, delta []float32, row int64) {
 	n := len(delta) / t.cols
 	for i := range n {
 		s := &t.rows[row+int64(i)]
-		*s = sums{}
+		*s = sums{rdIn: s.rdIn, ddIn: s.ddIn}
 		lo, hi := i*t.cols, (i+1)*t.cols
 		for j := lo; j < hi; j++ {
 			w, d := float64(base[j]), float64(delta[j])
