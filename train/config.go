@@ -114,12 +114,28 @@ func LoadConfig(path string) (Config, error) {
 	if err != nil {
 		return c, err
 	}
+	var named struct {
+		Optimizer struct{ Name string }
+	}
+	if err := yaml.Unmarshal(b, &named); err == nil && named.Optimizer.Name != "" {
+		c.Optimizer = optim.DefaultSettings(named.Optimizer.Name) // under what else the file says of it
+	}
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
 		return c, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
+}
+
+// fill gives an optimizer that was put in the default's place by name its own constants.
+func (c *Config) fill() {
+	was := optim.DefaultSettings("adamw")
+	was.Name, was.WeightDecay = c.Optimizer.Name, c.Optimizer.WeightDecay
+	if c.Optimizer == was {
+		c.Optimizer = optim.DefaultSettings(was.Name)
+		c.Optimizer.WeightDecay = was.WeightDecay
+	}
 }
 
 // Check says which setting makes no sense, before any file is opened.

@@ -101,6 +101,7 @@ type runner struct {
 // ends, the run saves a checkpoint and returns the context's error; after a kill,
 // Resume goes on from the last checkpoint.
 func Run(ctx context.Context, c Config, mode Mode, progress func(Progress)) (Result, error) {
+	c.fill()
 	if err := c.Check(); err != nil {
 		return Result{}, err
 	}

@@ -235,6 +235,15 @@ func TestConfig(t *testing.T) {
 	if again, err := LoadConfig(path); err != nil || len(differs(again, c)) != 0 {
 		t.Errorf("written and read again: %v, %v", differs(again, c), err)
 	}
+	write("base: a\noptimizer: {name: muon, weight_decay: 0.1}\n")
+	if c, err := LoadConfig(path); err != nil || c.Optimizer.Momentum != 0.95 || !c.Optimizer.Nesterov || c.Optimizer.WeightDecay != 0.1 {
+		t.Errorf("muon: %+v, %v", c.Optimizer, err)
+	}
+	named := DefaultConfig()
+	named.Optimizer.Name = "lion"
+	if named.fill(); named.Optimizer.Beta2 != 0.99 {
+		t.Errorf("lion by name: %+v", named.Optimizer)
+	}
 	write("base: a\nranks: 3\n")
 	if _, err := LoadConfig(path); err == nil || !strings.Contains(err.Error(), "ranks") || !strings.Contains(err.Error(), "line 2") {
 		t.Errorf("an unknown key: %v", err)

@@ -23,7 +23,7 @@ type adamW struct {
 }
 
 func newAdamW(s Settings, params []Param) Optimizer {
-	return &adamW{set: s, params: params, m: newSlots("exp_avg", params), v: newSlots("exp_avg_sq", params)}
+	return &adamW{set: s, params: params, m: newSlots("exp_avg", params, whole), v: newSlots("exp_avg_sq", params, whole)}
 }
 
 func (o *adamW) State() State { return saveSlots(o.step, o.params, o.m, o.v) }

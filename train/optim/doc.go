@@ -7,8 +7,9 @@
 // with their quirks (a warm-up begins at a rate of zero, a cosine rises again past
 // its end), so that a recipe can be carried over as it is.
 //
-// An [Optimizer] owns its state and borrows the parameters it was made with: it
-// writes their values and only reads their gradients. It is not safe for concurrent use.
+// An [Optimizer] owns its state and borrows the parameters it was made with:
+// it writes their values and may use the memory of their gradients. It is not safe
+// for concurrent use.
 //
 //	params := []optim.Param{{Name: "a", Rows: 1, Cols: 2, Value: w, Grad: g, Rate: 1}}
 //	opt, err := optim.New(optim.DefaultSettings("adamw"), params)

@@ -13,7 +13,7 @@ type lion struct {
 }
 
 func newLion(s Settings, params []Param) Optimizer {
-	return &lion{set: s, params: params, m: newSlots("exp_avg", params)}
+	return &lion{set: s, params: params, m: newSlots("exp_avg", params, whole)}
 }
 
 func (o *lion) State() State { return saveSlots(o.step, o.params, o.m) }

@@ -12,7 +12,7 @@ type Param struct {
 	Name       string
 	Rows, Cols int
 	Value      []float32 // the float32 master, updated in place
-	Grad       []float32 // its gradient, read only
+	Grad       []float32 // its gradient; a Step may use its memory
 	Rate       float64   // factor on the learning rate of this tensor; 1 is usual
 }
 
@@ -23,10 +23,11 @@ type Settings struct {
 	Beta1       float64 `json:"beta1" yaml:"beta1"`               // adamw, lion: decay of the first moment
 	Beta2       float64 `json:"beta2" yaml:"beta2"`               // adamw, lion: decay of the second moment
 	Eps         float64 `json:"eps" yaml:"eps"`                   // adamw: added to the root of the second moment
-	WeightDecay float64 `json:"weight_decay" yaml:"weight_decay"` // decoupled for adamw and lion, added to the gradient for sgd
-	Momentum    float64 `json:"momentum" yaml:"momentum"`         // sgd
+	WeightDecay float64 `json:"weight_decay" yaml:"weight_decay"` // decoupled, but for sgd, where it is added to the gradient
+	Momentum    float64 `json:"momentum" yaml:"momentum"`         // sgd, muon
 	Dampening   float64 `json:"dampening" yaml:"dampening"`       // sgd
-	Nesterov    bool    `json:"nesterov" yaml:"nesterov"`         // sgd
+	Nesterov    bool    `json:"nesterov" yaml:"nesterov"`         // sgd, muon
+	MatchRMS    bool    `json:"match_rms" yaml:"match_rms"`       // muon: steps of the size of AdamW's
 }
 
 // Optimizer updates the parameters it was made with.
@@ -62,6 +63,9 @@ var optimizers = map[string]entry{
 	"adamw": {Settings{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8}, newAdamW},
 	"sgd":   {Settings{}, newSGD},
 	"lion":  {Settings{Beta1: 0.9, Beta2: 0.99}, newLion},
+
+	"adafactor": {Settings{}, newAdafactor},
+	"muon":      {Settings{Momentum: 0.95, Nesterov: true}, newMuon},
 }
 
 // Names lists the optimizers.
@@ -104,19 +108,23 @@ func New(s Settings, params []Param) (Optimizer, error) {
 	return e.make(s, params), nil
 }
 
-// slots are one float32 tensor per parameter.
+// slots are one float32 tensor for each parameter.
 type slots struct {
 	key  string
 	data [][]float32
 }
 
-func newSlots(key string, params []Param) slots {
+// newSlots makes zeros, as many for each parameter as size says.
+func newSlots(key string, params []Param, size func(*Param) int) slots {
 	s := slots{key: key, data: make([][]float32, len(params))}
 	for i := range params {
-		s.data[i] = make([]float32, len(params[i].Value))
+		s.data[i] = make([]float32, size(&params[i]))
 	}
 	return s
 }
+
+// whole is the size of a slot of the parameter's own shape.
+func whole(p *Param) int { return len(p.Value) }
 
 func saveSlots(step int64, params []Param, all ...slots) State {
 	st := State{Step: step}

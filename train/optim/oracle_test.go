@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/graft-lora/graft/internal/testutil"
@@ -37,26 +38,33 @@ func load(t *testing.T, name string) (map[string][]float32, map[string][]uint64)
 }
 
 // TestRecordedSteps repeats ten recorded steps of torch's optimizers: the worst
-// difference relative to the largest element of a tensor is 1.2e-7, one rounding; lion is equal bit for bit.
+// difference relative to the largest element of a tensor is 1.2e-7, one rounding, but 2.8e-7 for Muon; lion is equal bit for bit.
 func TestRecordedSteps(t *testing.T) {
 	t.Parallel()
 	in, shape := load(t, "inputs.safetensors")
 	for file, c := range map[string]struct {
 		set Settings
 		lr  float64
+		tol float64
 	}{
-		"adamw":             {Settings{Name: "adamw", Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.01}, 1e-3},
-		"adamw_wd0_eps1e-6": {Settings{Name: "adamw", Beta1: 0.9, Beta2: 0.95, Eps: 1e-6}, 2e-4},
-		"sgd_momentum":      {Settings{Name: "sgd", Momentum: 0.9, WeightDecay: 0.01}, 0.1},
-		"sgd_nesterov":      {Settings{Name: "sgd", Momentum: 0.8, Nesterov: true}, 0.05},
-		"sgd_dampening":     {Settings{Name: "sgd", Momentum: 0.9, Dampening: 0.1}, 0.05},
-		"lion":              {Settings{Name: "lion", Beta1: 0.9, Beta2: 0.99, WeightDecay: 0.1}, 1e-4},
+		"adamw":              {Settings{Name: "adamw", Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.01}, 1e-3, 3e-7},
+		"adamw_wd0_eps1e-6":  {Settings{Name: "adamw", Beta1: 0.9, Beta2: 0.95, Eps: 1e-6}, 2e-4, 3e-7},
+		"sgd_momentum":       {Settings{Name: "sgd", Momentum: 0.9, WeightDecay: 0.01}, 0.1, 3e-7},
+		"sgd_nesterov":       {Settings{Name: "sgd", Momentum: 0.8, Nesterov: true}, 0.05, 3e-7},
+		"sgd_dampening":      {Settings{Name: "sgd", Momentum: 0.9, Dampening: 0.1}, 0.05, 3e-7},
+		"lion":               {Settings{Name: "lion", Beta1: 0.9, Beta2: 0.99, WeightDecay: 0.1}, 1e-4, 3e-7},
+		"adafactor_torch":    {Settings{Name: "adafactor", WeightDecay: 0.01}, 0.01, 5e-7},
+		"muon_f32":           {Settings{Name: "muon", Momentum: 0.95, Nesterov: true, WeightDecay: 0.1}, 0.02, 5e-7},
+		"muon_match_rms_f32": {Settings{Name: "muon", Momentum: 0.9, MatchRMS: true}, 1e-3, 5e-7},
 	} {
 		t.Run(file, func(t *testing.T) {
 			t.Parallel()
 			want, _ := load(t, file+".safetensors")
 			var params []Param
 			for _, n := range []string{"mat", "tall", "wide", "vec", "sparse"} {
+				if want[n] == nil {
+					continue // muon takes matrices only
+				}
 				s := shape["param."+n]
 				rows, cols := 1, int(s[len(s)-1])
 				if len(s) == 2 {
@@ -82,7 +90,7 @@ func TestRecordedSteps(t *testing.T) {
 				for i := range want {
 					d := math.Abs(float64(got[i])-float64(want[i])) / math.Max(size, 1e-30)
 					worst = math.Max(worst, d)
-					if !(d < 3e-7) {
+					if !(d < c.tol) {
 						t.Fatalf("%s[%d] is %v, recorded %v", what, i, got[i], want[i])
 					}
 				}
@@ -109,9 +117,10 @@ func TestRecordedSteps(t *testing.T) {
 				}
 			}
 			for _, s := range opt.State().Tensors {
-				if w, ok := want["state."+s.Name]; ok {
-					compare("state "+s.Name, s.Data, w)
-				} else if c.set.Name != "lion" {
+				name := strings.Replace("state."+s.Name, "vec.col_var", "vec.variance", 1)
+				if w, ok := want[name]; ok {
+					compare(name, s.Data, w)
+				} else if c.set.Name != "lion" && c.set.Name != "muon" && len(s.Data) > 0 {
 					t.Errorf("no state %s was recorded", s.Name)
 				}
 			}

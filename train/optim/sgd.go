@@ -14,7 +14,7 @@ type sgd struct {
 }
 
 func newSGD(s Settings, params []Param) Optimizer {
-	return &sgd{set: s, params: params, buf: newSlots("momentum_buffer", params)}
+	return &sgd{set: s, params: params, buf: newSlots("momentum_buffer", params, whole)}
 }
 
 func (o *sgd) State() State { return saveSlots(o.step, o.params, o.buf) }
