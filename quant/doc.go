@@ -7,7 +7,8 @@
 //   - Decoding gives the float32 values that ggml gives, bit for bit.
 //   - Encoding gives the bytes of ggml's scalar reference built without fused
 //     multiply-add, on every machine: wherever a product is added to something it
-//     is rounded first, float32(a*b) + c.
+//     is rounded first, float32(a*b) + c. One case of IQ3_S, where ggml loses
+//     values, is an exception: see encodeIQ3S.
 //   - No importance matrix and one of all ones are different algorithms with
 //     different bytes, as in ggml. Types that ignore the matrix accept one.
 //   - Input that is not finite, and a block whose scale does not fit its 16 bits,

@@ -70,7 +70,7 @@ func NewPlan(src Source, opt Options) (*format.Plan, *gguf.Meta, error) {
 	}
 	m := modelOf(src.Meta, arch, views, src.StoredAs)
 	opt.Recipe.Imatrix = opt.Imatrix != nil
-	choices, err := choicesFor(m, src.Meta, opt)
+	choices, err := choicesFor(m, opt)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -204,41 +204,13 @@ func modelOf(meta *gguf.Meta, arch string, views []planned, storedAs func(*forma
 	return m
 }
 
-func choicesFor(m Model, meta *gguf.Meta, opt Options) ([]Choice, error) {
-	kind, _ := meta.Str("general.type")
-	switch {
-	case opt.Copy:
-		choices := make([]Choice, len(m.Tensors))
-		for i, t := range m.Tensors {
-			choices[i] = Choice{Tensor: t.Name, Type: t.Type, Why: "copied, as asked"}
-		}
-		return choices, nil
-	case kind == "adapter":
-		return opt.Recipe.adapterTypes(m)
-	}
-	return opt.Recipe.Types(m)
-}
-
-// adapterTypes gives all matrices of an adapter the default type, and half floats
-// to those whose rows are no whole blocks: rank is often less than a block.
-// llama-quantize does not quantize adapters, so there is no reference.
-func (r Recipe) adapterTypes(m Model) ([]Choice, error) {
-	info, ok := r.FileType.Info()
-	if !ok {
-		return nil, format.Usagef("no file type has the number %d", uint32(r.FileType))
+func choicesFor(m Model, opt Options) ([]Choice, error) {
+	if !opt.Copy {
+		return opt.Recipe.Types(m)
 	}
 	choices := make([]Choice, len(m.Tensors))
 	for i, t := range m.Tensors {
-		c := Choice{Tensor: t.Name, Type: t.Type, Why: "vectors are kept"}
-		if len(t.Shape) > 1 {
-			c = Choice{Tensor: t.Name, Type: info.Default, Why: "default of " + info.Name, Quantize: true}
-			c.NeedsImatrix = needsImatrix(t.Name, c.Type, r.FileType)
-			if cols := t.Shape[len(t.Shape)-1]; cols%int64(c.Type.BlockSize()) != 0 {
-				c.Type, c.Fallback, c.NeedsImatrix = format.F16, true, false
-				c.Why = fmt.Sprintf("rows of %d are not whole blocks of %v: f16 instead", cols, info.Default)
-			}
-		}
-		choices[i] = c
+		choices[i] = Choice{Tensor: t.Name, Type: t.Type, Why: "copied, as asked"}
 	}
 	return choices, nil
 }

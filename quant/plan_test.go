@@ -14,10 +14,10 @@ import (
 )
 
 // testSource is a model of random float32 tensors: "name shape…", row-major.
-func testSource(kind string, tensors map[string][]int64) Source {
+func testSource(tensors map[string][]int64) Source {
 	meta := &gguf.Meta{}
 	meta.Set("general.architecture", "llama")
-	meta.Set("general.type", kind)
+	meta.Set("general.type", "model")
 	meta.Set("general.file_type", uint32(F32))
 	meta.Set("split.count", uint16(2))
 	meta.Set("graft.class", "x")
@@ -58,7 +58,7 @@ func outputsByName(p *format.Plan) map[string]*format.Output {
 func TestPlanStack(t *testing.T) {
 	t.Parallel()
 	const experts, rows, cols = 3, 4, 256
-	src := testSource("model", map[string][]int64{"blk.0.ffn_down_exps.weight": {experts, rows, cols}})
+	src := testSource(map[string][]int64{"blk.0.ffn_down_exps.weight": {experts, rows, cols}})
 	src.Meta.Set("llama.expert_count", uint32(experts))
 	e := ImatrixEntry{Name: "blk.0.ffn_down_exps.weight", Counts: []float32{2, 0, 4}}
 	for i := range experts * cols {
@@ -118,7 +118,7 @@ func TestPlanOptions(t *testing.T) {
 		"blk.0.attn_q.weight": {256, 256}, "blk.1.attn_q.weight": {256, 256}, "blk.2.attn_q.weight": {256, 256},
 		"blk.0.attn_norm.weight": {256}, "blk.1.attn_norm.weight": {256}, "blk.2.attn_norm.weight": {256},
 	}
-	src := testSource("model", tensors)
+	src := testSource(tensors)
 
 	plan, meta, err := NewPlan(src, Options{Recipe: Recipe{FileType: Q4_0}, PruneLayers: []int{1}, Override: []gguf.KV{{Key: "general.name", Value: "new"}}})
 	if err != nil {
@@ -187,22 +187,6 @@ func TestPlanOptions(t *testing.T) {
 	}
 }
 
-// TestPlanAdapter checks that matrices of an adapter are quantized where their rows
-// are whole blocks.
-func TestPlanAdapter(t *testing.T) {
-	t.Parallel()
-	src := testSource("adapter", map[string][]int64{
-		"blk.0.attn_q.weight.lora_a": {16, 256}, "blk.0.attn_q.weight.lora_b": {256, 16}})
-	plan, _, err := NewPlan(src, Options{Recipe: Recipe{FileType: Q8_0}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := outputsByName(plan)
-	if a, b := o["blk.0.attn_q.weight.lora_a"].Type, o["blk.0.attn_q.weight.lora_b"].Type; a != format.Q8_0 || b != format.F16 {
-		t.Errorf("types %v and %v, want q8_0 and f16", a, b)
-	}
-}
-
 // TestPlanRefuses checks the errors, and that they are the caller's to mend.
 func TestPlanRefuses(t *testing.T) {
 	t.Parallel()
@@ -215,7 +199,7 @@ func TestPlanRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	src := testSource("model", tensors)
+	src := testSource(tensors)
 	usage("no such file type", src, Options{Recipe: Recipe{FileType: 5}})
 	usage("no such layer", src, Options{Recipe: Recipe{FileType: Q4_0}, PruneLayers: []int{7}})
 	usage("no importance", src, Options{Recipe: Recipe{FileType: IQ2_XS}})

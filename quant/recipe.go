@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/dlclark/regexp2"
@@ -111,11 +112,13 @@ func compareNames(a, b string) int {
 
 // layerOf is the number in "blk.N.", or -1.
 func layerOf(name string) int {
-	var n int
-	if _, err := fmt.Sscanf(name, "blk.%d.", &n); err != nil {
+	rest, ok := strings.CutPrefix(name, "blk.")
+	digits, _, ok2 := strings.Cut(rest, ".")
+	n, err := strconv.ParseUint(digits, 10, 31)
+	if !ok || !ok2 || err != nil {
 		return -1
 	}
-	return n
+	return int(n)
 }
 
 // Types chooses the type of every tensor of m, in order, exactly as llama-quantize
