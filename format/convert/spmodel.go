@@ -31,16 +31,17 @@ func (r *rebuilder) sentencePieceModel() []byte {
 		}
 		b = appendBytes(b, 1, p)
 	}
-	// trainer_spec: BPE with byte fallback, the size, the special ids.
+	// trainer_spec: BPE with byte fallback, the size, ids and pieces of the special
+	// tokens.
 	var t []byte
 	t = appendNumber(t, 3, 2)
 	t = appendNumber(t, 4, uint64(last))
 	t = appendNumber(t, 35, 1)
-	for _, s := range []struct {
-		field int
-		id    int32
-	}{{40, r.tk.UNK()}, {41, r.spec.BOS}, {42, r.spec.EOS}, {43, r.spec.PAD}} {
-		t = appendNumber(t, s.field, uint64(int64(s.id)))
+	for i, id := range []int32{r.tk.UNK(), r.spec.BOS, r.spec.EOS, r.spec.PAD} {
+		t = appendNumber(t, 40+i, uint64(int64(id)))
+		if id >= 0 && int(id) < last {
+			t = appendBytes(t, 45+i, []byte(r.spec.Tokens[id])) // by which readers find it
+		}
 	}
 	b = appendBytes(b, 2, t)
 	// normalizer_spec: no rules; the space before the text; spaces stay as they are.
