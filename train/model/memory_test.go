@@ -2,8 +2,14 @@ package model
 
 import (
 	"math"
+	"os"
+	"path/filepath"
 	"reflect"
+	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/graft-lora/graft/internal/testutil"
 )
 
 // bytesOf adds up the scratch memory in v.
@@ -67,5 +73,55 @@ func TestPassMemory(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// residentOf is how much of the file at path is mapped in now, in bytes.
+func residentOf(t *testing.T, path string) (n int64) {
+	t.Helper()
+	maps, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Skip("this system does not say what is resident")
+	}
+	ours := false
+	for line := range strings.Lines(string(maps)) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) > 1 && strings.Contains(f[0], "-"):
+			ours = f[len(f)-1] == path
+		case ours && f[0] == "Rss:":
+			kb, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += kb << 10
+		}
+	}
+	return n
+}
+
+// TestStream wants streamed weights to give the same bits, and after a pass little
+// of the file to be mapped in.
+func TestStream(t *testing.T) {
+	stored, err := os.ReadFile(filepath.Join(testutil.Root(), "fixtures", "sprig", "sprig-q4_k_m.gguf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A copy: other tests may have the file itself mapped.
+	path := filepath.Join(t.TempDir(), "sprig.gguf")
+	if err := os.WriteFile(path, stored, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	src := openModel(t, path)
+	m, streamed := newModel(t, src, Options{Threads: 1}), newModel(t, src, Options{Threads: 1, Stream: true})
+	a, b := randomAdapter(m, 2), randomBatch(m.Vocab, 20)
+	want := runPass(t, m, a, b)
+	before := residentOf(t, path)
+	want.equal(t, "streamed", runPass(t, streamed, a, b))
+	after := residentOf(t, path)
+	// What stays are the header and the pages in which one of these small tensors ends
+	// and another begins: 0.3 of the file is seen.
+	if size := float64(len(stored)); float64(before) < 0.9*size || float64(after) > 0.4*size {
+		t.Errorf("%d bytes of %d were resident after a plain pass, %d after a streamed one", before, len(stored), after)
 	}
 }

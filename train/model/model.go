@@ -23,6 +23,10 @@ type Options struct {
 	// KeepAttention keeps what attention gave in the layers that run again, as large
 	// as their inputs or so, and spares them attention's part of that.
 	KeepAttention bool
+	// Stream gives the pages of a layer's mapped weights back when a pass is done with
+	// it and asks for the next layer's in advance: for a base larger than memory, or
+	// to leave memory to others. Sessions do not do it.
+	Stream bool
 	// HeadMemory bounds the logits held at a time, in bytes; 0 means 64 MiB. At
 	// least sixteen tokens' logits are held.
 	HeadMemory int64
@@ -58,6 +62,7 @@ type Model struct {
 	freqs  [2][]float64         // frequency of each rotated pair, for RopeGlobal and RopeLocal
 	mscale [2]float64           // what cosines and sines are multiplied by
 	fail   failure
+	stored []*format.Tensor // what embedding, head and last norm are made of
 
 	// Of the pass that runs.
 	ends int     // pairs bound to embedding and head
@@ -78,7 +83,8 @@ type layer struct {
 	gateUp            *linear // the two in one
 	down              *linear
 	moe               *mixture
-	slots             int // pairs bound to its matrices
+	slots             int              // pairs bound to its matrices
+	stored            []*format.Tensor // what its weights are made of
 }
 
 const (
@@ -101,7 +107,7 @@ func New(src *arch.Model, opt Options) (*Model, error) {
 	}
 	m := &Model{Config: c, opt: opt, byName: map[string]*linear{}, stacks: map[string][]*linear{}}
 	m.SetKeepLayers(opt.KeepLayers)
-	ld := loader{m: m, src: src, used: map[string]bool{}, slots: &m.ends}
+	ld := loader{m: m, src: src, used: map[string]bool{}, slots: &m.ends, stored: &m.stored}
 	m.embed = ld.linear("token_embd", c.Vocab, c.Hidden)
 	if m.head = m.embed; !c.TiedHead {
 		m.head = ld.linear("output", c.Vocab, c.Hidden)
@@ -220,10 +226,11 @@ type loader struct {
 	m    *Model
 	src  *arch.Model
 	used map[string]bool
-	// slots counts the pairs of the layer that is being loaded; the embedding
-	// and the head have a count of their own.
-	slots *int
-	err   error
+	// slots counts the pairs of the layer that is being loaded, and stored are its
+	// tensors; the embedding and the head have a count and a list of their own.
+	slots  *int
+	stored *[]*format.Tensor
+	err    error
 }
 
 func (ld *loader) bad(name, f string, args ...any) {
@@ -239,6 +246,7 @@ func (ld *loader) view(name string, shape ...int) *format.View {
 		return nil
 	}
 	ld.used[name] = true
+	*ld.stored = append(*ld.stored, v.From...)
 	same := len(v.Shape) == len(shape)
 	for i := 0; same && i < len(shape); i++ {
 		same = v.Shape[i] == int64(shape[i])
@@ -290,7 +298,7 @@ func (ld *loader) linear(module string, out, in int) *linear {
 
 func (ld *loader) layer(i int) {
 	c, l := &ld.m.Config, &ld.m.layers[i]
-	ld.slots = &l.slots
+	ld.slots, ld.stored = &l.slots, &l.stored
 	p := fmt.Sprintf("blk.%d.", i)
 	l.attnNorm = ld.optional(p+"attn_norm.weight", c.Hidden)
 	l.postAttn = ld.optional(p+"post_attention_norm.weight", c.Hidden)

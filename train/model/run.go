@@ -3,6 +3,7 @@ package model
 import (
 	"fmt"
 
+	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/internal/kernel"
 )
 
@@ -29,7 +30,9 @@ func (m *Model) Loss(b *Batch, adapters ...Scaled) (Loss, error) {
 		return Loss{}, err
 	}
 	m.runForward()
-	return m.finish(m.lossForward(b))
+	l := m.lossForward(b)
+	m.giveBack(len(m.layers))
+	return m.finish(l)
 }
 
 // LossAndGrad runs b forward and backward and adds the gradient of Loss.Sum with
@@ -47,6 +50,7 @@ func (m *Model) LossAndGrad(b *Batch, a *Adapter, grads Grads) (Loss, error) {
 	}
 	m.runForward()
 	loss := m.lossBackward(b)
+	m.giveBack(len(m.layers))
 	if len(m.work.wanted) > 0 {
 		m.runBackward()
 	}
@@ -60,6 +64,7 @@ func (m *Model) Logits(b *Batch, f func(first int, logits kernel.Mat) error, ada
 		return err
 	}
 	m.runForward()
+	defer m.giveBack(len(m.layers))
 	x := m.work.residual(m, len(m.layers))
 	for first := 0; first < x.Rows; {
 		n := min(m.headRows(), x.Rows-first)
@@ -194,7 +199,9 @@ func (m *Model) runForward() {
 		}
 		out := w.residual(m, i+1)
 		a, _ := m.actsOf(i)
+		m.ask(i + 1)
 		m.layerForward(i, out, x, a, nil)
+		m.giveBack(i)
 		x = out
 	}
 	if m.OnHidden != nil {
@@ -207,6 +214,7 @@ func (m *Model) runBackward() {
 	w := &m.work
 	g := w.g.mat(len(w.ids), m.Hidden)
 	for i := len(m.layers) - 1; i >= w.lowest; i-- {
+		m.ask(i - 1)
 		x := w.residual(m, i)
 		a, kept := m.actsOf(i)
 		if !kept {
@@ -215,10 +223,37 @@ func (m *Model) runBackward() {
 			w.again = false
 		}
 		m.layerBackward(i, g, x, a, i > w.lowest || m.embed.trained())
+		m.giveBack(i)
 	}
 	if m.embed.trained() {
 		m.lookUpBackward(g, w.ids)
 	}
+}
+
+// ask asks for the weights of layer i, or of the head where there is no such
+// layer, if they are streamed.
+func (m *Model) ask(i int) {
+	if m.opt.Stream && i >= 0 {
+		for _, t := range m.storedIn(i) {
+			t.Prefetch()
+		}
+	}
+}
+
+// giveBack gives back what ask asked for.
+func (m *Model) giveBack(i int) {
+	if m.opt.Stream {
+		for _, t := range m.storedIn(i) {
+			t.Release()
+		}
+	}
+}
+
+func (m *Model) storedIn(i int) []*format.Tensor {
+	if i >= len(m.layers) {
+		return m.stored
+	}
+	return m.layers[i].stored
 }
 
 // lookUp makes x the scaled embeddings of ids.
