@@ -43,8 +43,9 @@
 //
 // [Model.PassMemory] is the exact sum. Buffers are made when a batch first needs
 // them and kept for the next; a pass of a size met before allocates next to
-// nothing. The weights themselves are in the page cache only. Nothing grows with
-// S·S, and only the residuals (and what is kept) with depth.
+// nothing. The weights themselves are in the page cache only, and with
+// Options.Stream they are mapped in for about two layers at a time. Nothing grows
+// with S·S, and only the residuals (and what is kept) with depth.
 //
 // The package's example makes one step of training.
 package model

@@ -8,15 +8,19 @@ import (
 	"github.com/graft-lora/graft/internal/kernel"
 )
 
-// tinies has a model for every kind of block.
-var tinies = []struct {
+// namedTiny is a tiny model with a name for messages.
+type namedTiny struct {
 	name string
 	tiny
-}{
+}
+
+// tinies has a model for every kind of block.
+var tinies = []namedTiny{
 	{"llama", tiny{arch: "llama"}},
 	{"llama with rope divisors, tied", tiny{arch: "llama", tied: true, extra: map[string][]float32{"rope_freqs.weight": {1, 3, 8}}}},
 	{"mixtral", tiny{arch: "llama", experts: 5, used: 2, expertFF: 10}},
 	{"qwen2", tiny{arch: "qwen2", bias: true}},
+	{"gemma", tiny{arch: "gemma", tied: true}},
 	{"qwen3", tiny{arch: "qwen3", headNorm: true}},
 	{"gemma2", tiny{arch: "gemma2", post: true, tied: true, layers: 3, keys: map[string]gguf.Value{"attention.sliding_window": uint32(5),
 		"attn_logit_softcapping": float32(3), "final_logit_softcapping": float32(4)}}},

@@ -158,7 +158,7 @@ func TestSession(t *testing.T) {
 // layer has a window.
 func TestWindowsBoundTheCache(t *testing.T) {
 	t.Parallel()
-	c := tinies[7] // phi3: a window on every layer
+	c := tinies[slices.IndexFunc(tinies, func(c namedTiny) bool { return c.name == "phi3" })] // it has a window on every layer
 	m := newModel(t, c.model(), Options{Threads: 1})
 	s, err := m.NewSession(5000)
 	if err != nil {
