@@ -58,6 +58,7 @@ type candidate struct {
 	rank, left, l, r, to int32
 }
 
+//lint:ignore U1000 heap calls it through its constraint
 func (a candidate) before(b candidate) bool {
 	return a.rank < b.rank || a.rank == b.rank && a.left < b.left
 }
@@ -123,7 +124,26 @@ const (
 	maxCachedWords = 1 << 16
 )
 
-var scratch = sync.Pool{New: func() any { return &work{} }}
+// newPool returns a pool of scratch spaces, whose caches belong to one tokenizer.
+func newPool() sync.Pool {
+	return sync.Pool{New: func() any { return &work{cache: map[string][]piece{}} }}
+}
+
+// cached is encode(w, word), remembered if the word is short.
+func (w *work) cached(word string, encode func(*work, string) []piece) []piece {
+	pieces, ok := w.cache[word]
+	if ok {
+		return pieces
+	}
+	pieces = encode(w, word)
+	if len(word) <= maxCachedWord {
+		if len(w.cache) >= maxCachedWords {
+			clear(w.cache)
+		}
+		w.cache[strings.Clone(word)] = pieces
+	}
+	return pieces
+}
 
 // bpe is byte-level BPE, or BPE over characters, as llama.cpp runs it on a GGUF.
 type bpe struct {
@@ -136,8 +156,7 @@ type bpe struct {
 }
 
 func newBPE(t *Tokenizer, pre preTokenizer) (*bpe, error) {
-	b := &bpe{t: t, pre: pre}
-	b.pool.New = func() any { return &work{cache: map[string][]piece{}} }
+	b := &bpe{t: t, pre: pre, pool: newPool()}
 	syms := make(map[string]int32, len(t.ids))
 	for k, v := range t.ids {
 		syms[k] = v
@@ -194,17 +213,7 @@ func (b *bpe) encode(out *sink, text string, _ bool) {
 // word appends the tokens of a word, which starts at byte off of the text. from
 // maps bytes of the text to bytes of the input; nil: they are the same.
 func (b *bpe) word(out *sink, w *work, word string, off int, from []int32) {
-	pieces, ok := w.cache[word]
-	if !ok {
-		pieces = b.merge(w, word)
-		if len(word) <= maxCachedWord {
-			if len(w.cache) >= maxCachedWords {
-				clear(w.cache)
-			}
-			w.cache[strings.Clone(word)] = pieces
-		}
-	}
-	for _, p := range pieces {
+	for _, p := range w.cached(word, b.merge) {
 		s, e := off+int(p.start), off+int(p.end)
 		if from != nil {
 			s, e = int(from[s]), int(from[e])

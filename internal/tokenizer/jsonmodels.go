@@ -36,6 +36,7 @@ type jsonBPE struct {
 	bytes [256]int32 // byte tokens <0x00> …; -1 where there is none
 	level [256]int32 // tokens of the byte-level alphabet
 	whole map[string]int32
+	parts *segmenter // nil: a word is encoded in one piece
 }
 
 func newJSONBPE(m *JSONModel, size int) (*jsonBPE, error) {
@@ -67,6 +68,9 @@ func newJSONBPE(m *JSONModel, size int) (*jsonBPE, error) {
 		b.bytes[i] = at(byteTokenName(byte(i)))
 		b.level[i] = at(string(byteRunes[i]))
 	}
+	if _, ok := m.Tokens[mark]; ok && b.plain() && !m.IgnoreMerges {
+		b.parts = newSegmenter(m.Tokens)
+	}
 	if m.IgnoreMerges {
 		b.whole = wholeWords(m.Tokens)
 	}
@@ -74,60 +78,74 @@ func newJSONBPE(m *JSONModel, size int) (*jsonBPE, error) {
 }
 
 func (b *jsonBPE) word(out *sink, w *work, c chunk) {
-	if c.s == "" {
-		return
+	merge, next := b.mergeChars, func(string, int) int { return len(c.s) }
+	if c.raw {
+		merge = b.mergeBytes
+	} else if b.parts != nil {
+		next = b.parts.next
 	}
-	pieces, ok := w.cache[c.s]
-	if !ok {
-		pieces = b.encode(w, c)
-		if len(c.s) <= maxCachedWord {
-			if len(w.cache) >= maxCachedWords {
-				clear(w.cache)
-			}
-			w.cache[strings.Clone(c.s)] = pieces
+	for i := 0; i < len(c.s); {
+		end := next(c.s, i)
+		for _, p := range w.cached(c.s[i:end], merge) {
+			out.add(p.id, c.at(i+int(p.start)), c.at(i+int(p.end)))
 		}
-	}
-	for _, p := range pieces {
-		out.add(p.id, c.at(int(p.start)), c.at(int(p.end)))
+		i = end
 	}
 }
 
-func (b *jsonBPE) encode(w *work, c chunk) []piece {
+// mergeBytes encodes a word whose bytes stand for the byte-level alphabet.
+func (b *jsonBPE) mergeBytes(w *work, s string) []piece {
 	if b.m.IgnoreMerges {
-		vocab := b.m.Tokens
-		if c.raw {
-			vocab = b.whole
-		}
-		if id, ok := vocab[c.s]; ok {
-			return []piece{{id, 0, int32(len(c.s))}}
+		if id, ok := b.whole[s]; ok {
+			return []piece{{id, 0, int32(len(s))}}
 		}
 	}
 	w.syms = w.syms[:0]
-	if c.raw && b.m.SubwordStart == "" && b.m.WordEnd == "" {
-		for i := range len(c.s) {
-			b.symbol(w, b.level[c.s[i]], nil, i, i+1)
-		}
-	} else {
-		for i := 0; i < len(c.s); {
-			_, n := utf8.DecodeRuneInString(c.s[i:])
-			s := c.s[i : i+n]
-			if c.raw {
-				s, n = string(byteRunes[c.s[i]]), 1
-			}
-			if i > 0 {
-				s = b.m.SubwordStart + s
-			}
-			if i+n == len(c.s) {
-				s += b.m.WordEnd
-			}
-			id, ok := b.m.Tokens[s]
-			if !ok {
-				id = -1
-			}
-			b.symbol(w, id, []byte(s), i, i+n)
-			i += n
+	for i := range len(s) {
+		if b.plain() {
+			b.symbol(w, b.level[s[i]], nil, i, i+1)
+		} else {
+			b.char(w, string(byteRunes[s[i]]), i, i+1, len(s))
 		}
 	}
+	return b.merged(w)
+}
+
+// mergeChars encodes a word of characters.
+func (b *jsonBPE) mergeChars(w *work, s string) []piece {
+	if b.m.IgnoreMerges {
+		if id, ok := b.m.Tokens[s]; ok {
+			return []piece{{id, 0, int32(len(s))}}
+		}
+	}
+	w.syms = w.syms[:0]
+	for i := 0; i < len(s); {
+		_, n := utf8.DecodeRuneInString(s[i:])
+		b.char(w, s[i:i+n], i, i+n, len(s))
+		i += n
+	}
+	return b.merged(w)
+}
+
+// plain: characters stand in the vocabulary as they are, wherever in a word.
+func (b *jsonBPE) plain() bool { return b.m.SubwordStart == "" && b.m.WordEnd == "" }
+
+// char appends the symbol of a character of a word of the given length.
+func (b *jsonBPE) char(w *work, s string, i, j, length int) {
+	if i > 0 {
+		s = b.m.SubwordStart + s
+	}
+	if j == length {
+		s += b.m.WordEnd
+	}
+	id, ok := b.m.Tokens[s]
+	if !ok {
+		id = -1
+	}
+	b.symbol(w, id, []byte(s), i, j)
+}
+
+func (b *jsonBPE) merged(w *work) []piece {
 	b.merge.run(w)
 	var pieces []piece
 	if len(w.syms) > 0 {

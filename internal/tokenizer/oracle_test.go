@@ -51,8 +51,7 @@ func readOracle(t *testing.T, name string) oracleFile {
 // ids gives the three encodings of a case.
 func (c *oracleCase) ids(t *testing.T) (plain, special, full []int32) {
 	t.Helper()
-	var read func(raw json.RawMessage) []int32
-	read = func(raw json.RawMessage) []int32 {
+	read := func(raw json.RawMessage) []int32 {
 		switch string(raw) {
 		case `"=plain"`:
 			return plain

@@ -61,8 +61,7 @@ func (j *JSON) Tokenizer(cfg Config) (*Tokenizer, error) {
 			s.Types[i] = Unused
 		}
 	}
-	p := &pipeline{t: t, special: map[int32]bool{}, raw: &added{}, cooked: &added{}}
-	p.pool.New = func() any { return &work{cache: map[string][]piece{}} }
+	p := &pipeline{t: t, special: map[int32]bool{}, raw: &added{}, cooked: &added{}, pool: newPool()}
 	if p.normalize, err = parseNormalizer(j.Normalizer); err != nil {
 		return nil, err
 	}

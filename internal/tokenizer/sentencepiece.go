@@ -1,6 +1,9 @@
 package tokenizer
 
-import "strings"
+import (
+	"strings"
+	"sync"
+)
 
 // sentencePiece is BPE by scores with byte fallback, as llama.cpp runs it on the
 // "llama" vocabularies of SentencePiece: of all neighbours that together are a
@@ -8,10 +11,12 @@ import "strings"
 type sentencePiece struct {
 	t     *Tokenizer
 	bytes [256]int32 // token of each byte, UNK where there is none
+	parts *segmenter // nil: a text is encoded in one piece
+	pool  sync.Pool  // of *work
 }
 
 func newSentencePiece(t *Tokenizer) *sentencePiece {
-	s := &sentencePiece{t: t}
+	s := &sentencePiece{t: t, parts: newSegmenter(t.ids), pool: newPool()}
 	for i := range s.bytes {
 		id, ok := t.ids[byteTokenName(byte(i))]
 		if !ok {
@@ -34,6 +39,7 @@ type pair struct {
 	id    int32
 }
 
+//lint:ignore U1000 heap calls it through its constraint
 func (a pair) before(b pair) bool {
 	return a.score > b.score || a.score == b.score && a.left < b.left
 }
@@ -50,23 +56,34 @@ func (m *sentencePiece) encode(out *sink, text string, afterSpecial bool) {
 					from[i] = int32(i)
 				}
 			}
-			text, from = "▁"+text, append([]int32{0, 0, 0}, from...)
+			text, from = mark+text, append([]int32{0, 0, 0}, from...)
 		}
 	} else {
-		text = strings.ReplaceAll(text, " ", "▁")
+		text = strings.ReplaceAll(text, " ", mark)
 		if prefix {
-			text = "▁" + text
+			text = mark + text
 		}
 	}
-	at := func(i int32) int {
-		if from != nil {
-			return int(from[i])
+	w := m.pool.Get().(*work)
+	defer m.pool.Put(w)
+	for i := 0; i < len(text); {
+		end := len(text)
+		if m.parts != nil {
+			end = m.parts.next(text, i)
 		}
-		return int(i)
+		for _, p := range w.cached(text[i:end], m.merge) {
+			s, e := i+int(p.start), i+int(p.end)
+			if from != nil {
+				s, e = int(from[s]), int(from[e])
+			}
+			out.add(p.id, s, e)
+		}
+		i = end
 	}
+}
 
-	w := scratch.Get().(*work)
-	defer scratch.Put(w)
+// merge encodes a part of a text.
+func (m *sentencePiece) merge(w *work, text string) []piece {
 	s := w.syms[:0]
 	for i := 0; i < len(text); {
 		n := min(leadLen(text[i]), len(text)-i)
@@ -75,9 +92,6 @@ func (m *sentencePiece) encode(out *sink, text string, afterSpecial bool) {
 		i += n
 	}
 	w.syms = s
-	if len(s) == 0 {
-		return
-	}
 	s[len(s)-1].next = -1
 	var h heap[pair]
 	push := func(l, r int32) {
@@ -110,18 +124,20 @@ func (m *sentencePiece) encode(out *sink, text string, afterSpecial bool) {
 		push(left.prev, p.left)
 		push(p.left, left.next)
 	}
+	var pieces []piece
 	for i := int32(0); i >= 0; i = s[i].next {
 		c := s[i]
 		if c.id < 0 {
 			id, ok := m.t.ids[text[c.start:c.end]]
 			if !ok {
 				for j := c.start; j < c.end; j++ {
-					out.add(m.bytes[text[j]], at(j), at(j+1))
+					pieces = append(pieces, piece{m.bytes[text[j]], j, j + 1})
 				}
 				continue
 			}
 			c.id = id
 		}
-		out.add(c.id, at(c.start), at(c.end))
+		pieces = append(pieces, piece{c.id, c.start, c.end})
 	}
+	return pieces
 }

@@ -280,7 +280,9 @@ func (t *Tokenizer) BOS() int32 { return t.bos }
 // EOS is the token that ends a text, -1 if there is none.
 func (t *Tokenizer) EOS() int32 { return t.eos }
 
-// EOT is the token that ends a turn, -1 if there is none.
+// EOT is the token that ends a turn, -1 if there is none. Where the file does not
+// say and several tokens have such names, it is the first of a fixed order; in
+// llama.cpp it depends on the order of a hash table.
 func (t *Tokenizer) EOT() int32 { return t.eot }
 
 // PAD is the padding token, -1 if there is none.

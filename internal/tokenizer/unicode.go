@@ -103,15 +103,6 @@ func byteLevelDecode(token string) (b string, ok bool) {
 	return string(out), true
 }
 
-// byteLevelEncode is the inverse of byteLevelDecode.
-func byteLevelEncode(s string) string {
-	out := make([]rune, len(s))
-	for i := range len(s) {
-		out[i] = byteRunes[s[i]]
-	}
-	return string(out)
-}
-
 // leadLen is the length that the first byte of a UTF-8 sequence announces; 1 for
 // a continuation byte.
 func leadLen(b byte) int {
