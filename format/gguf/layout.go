@@ -81,9 +81,10 @@ func LayoutOf(path string, meta *Meta, plan *format.Plan, opt WriteOptions) (*La
 		} else if meta.Has(keyAlignment) {
 			m.Set(keyAlignment, uint32(alignment)) // each file is laid out by its own metadata
 		}
+		// The order in which llama-gguf-split writes them, which sets the count last.
 		m.Set(keySplitNo, uint16(i))
-		m.Set(keySplitCount, uint16(len(groups)))
 		m.Set(keySplitTensors, int32(len(plan.Outputs)))
+		m.Set(keySplitCount, uint16(len(groups)))
 		name := ShardPath(strings.TrimSuffix(path, ".gguf"), i, len(groups))
 		s, err := layoutShard(name, m, plan, g, alignment)
 		if err != nil {
