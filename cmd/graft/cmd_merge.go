@@ -11,6 +11,7 @@ import (
 	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/format/checkpoint"
+	"github.com/graft-lora/graft/format/convert"
 	"github.com/graft-lora/graft/merge"
 	"github.com/graft-lora/graft/quant"
 )
@@ -204,7 +205,11 @@ func (a *app) writeMerged(ctx context.Context, base *arch.Model, deltas merge.De
 		if opt.Recipe.FileType, err = quant.ParseFileType(o.typ); err != nil {
 			return nil, err
 		}
-		plan, meta, perr := quant.NewPlan(quant.Source{Meta: sum.Meta, Views: sum.Views}, opt)
+		src := quant.Source{Meta: sum.Meta, Views: sum.Views}
+		if kind != checkpoint.GGUFModel {
+			src.StoredAs = convert.FloatTypes(sum)
+		}
+		plan, meta, perr := quant.NewPlan(src, opt)
 		if perr != nil {
 			return nil, perr
 		}
