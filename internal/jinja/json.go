@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"math/big"
 	"slices"
@@ -223,40 +222,4 @@ func jsonString(b *strings.Builder, s string, ascii bool) {
 		}
 	}
 	b.WriteByte('"')
-}
-
-// From makes a value of what encoding/json decodes into an any: maps, slices,
-// strings, numbers (json.Number too), booleans, nil. Values of this package pass as
-// they are. A map has lost the order of its keys, and gets them sorted: where a
-// template prints objects use [FromJSON].
-func From(v any) (Value, error) {
-	switch v := v.(type) {
-	case nil, bool, int, float64, string, bigInt, *List, *Dict:
-		return v, nil
-	case int64:
-		return int(v), nil
-	case json.Number:
-		return jsonNumber(v)
-	case []any:
-		l := NewList()
-		for _, x := range v {
-			y, err := From(x)
-			if err != nil {
-				return nil, err
-			}
-			l.Items = append(l.Items, y)
-		}
-		return l, nil
-	case map[string]any:
-		d := &Dict{}
-		for _, k := range slices.Sorted(maps.Keys(v)) {
-			y, err := From(v[k])
-			if err != nil {
-				return nil, err
-			}
-			d.Set(k, y)
-		}
-		return d, nil
-	}
-	return nil, fmt.Errorf("jinja: a %T is no value of a template", v)
 }

@@ -2,6 +2,7 @@ package jinja_test
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -147,8 +148,8 @@ func TestTransformers(t *testing.T) {
 				case c.Output == nil && err == nil:
 					t.Errorf("%s, generate %v: got %q, want the error %q", c.Conversation, c.Generate, out.Text, c.Error)
 				case c.Output == nil:
-					msg, raised := jinja.IsRaised(err)
-					if raised != c.Raised || raised && msg != c.Error {
+					var e *jinja.Error
+					if !errors.As(err, &e) || e.Raised != c.Raised || e.Raised && e.Msg != c.Error {
 						t.Errorf("%s, generate %v: got the error %v, want %q (raised by the template: %v)", c.Conversation, c.Generate, err, c.Error, c.Raised)
 					}
 				}

@@ -1,7 +1,6 @@
 package jinja
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -102,16 +101,6 @@ func (t *Template) Render(vars *Dict, opt Options) (out Output, err error) {
 	}
 	e.run(t.body, root)
 	return Output{Text: e.main.String(), Generation: e.marks}, nil
-}
-
-// IsRaised says whether err is a template's own refusal (raise_exception), and
-// gives its words.
-func IsRaised(err error) (msg string, ok bool) {
-	var e *Error
-	if errors.As(err, &e) && e.Raised {
-		return e.Msg, true
-	}
-	return "", false
 }
 
 // scope is the variables of a template, a loop, a macro.

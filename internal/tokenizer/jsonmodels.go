@@ -8,20 +8,22 @@ import (
 
 func (p *pipeline) readModel(j *JSON) error {
 	m := &j.Model
-	for _, id := range []int32{m.UnkID} {
-		if int(id) >= len(m.Scores) && id >= 0 {
-			return fmt.Errorf("tokenizer: unk_id %d in a vocabulary of %d", id, len(m.Scores))
-		}
-	}
 	switch m.Type {
 	case "BPE":
 		b, err := newJSONBPE(m, len(p.t.spec.Tokens))
 		p.model = b
 		return err
 	case "WordPiece":
-		p.model = &jsonWordPiece{m: m, unk: m.Tokens[m.UnkToken], max: max(m.MaxWordChars, 1)}
+		unk, ok := m.Tokens[m.UnkToken]
+		if !ok {
+			return fmt.Errorf("tokenizer: the unknown token %q is not in the vocabulary", m.UnkToken)
+		}
+		p.model = &jsonWordPiece{m: m, unk: unk, max: max(m.MaxWordChars, 1)}
 		return nil
 	case "Unigram":
+		if len(m.Scores) == 0 || int(m.UnkID) >= len(m.Scores) {
+			return fmt.Errorf("tokenizer: unk_id %d in a vocabulary of %d scores", m.UnkID, len(m.Scores))
+		}
 		p.model = newJSONUnigram(m)
 		return nil
 	}

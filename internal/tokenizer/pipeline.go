@@ -299,6 +299,11 @@ func (p *pipeline) readPostProcessor(raw json.RawMessage) error {
 				if !ok {
 					return fmt.Errorf("tokenizer: post-processor: no ids for %q", s.SpecialToken.ID)
 				}
+				for _, id := range sp.IDs {
+					if err := p.known(id); err != nil {
+						return err
+					}
+				}
 				*list = append(*list, sp.IDs...)
 			}
 		}
@@ -307,7 +312,7 @@ func (p *pipeline) readPostProcessor(raw json.RawMessage) error {
 		id := func(pair []any) (int32, error) {
 			if len(pair) == 2 {
 				if f, ok := pair[1].(float64); ok {
-					return int32(f), nil
+					return int32(f), p.known(int32(f))
 				}
 			}
 			return 0, fmt.Errorf("tokenizer: post-processor %s: %v is no token with its id", q.Type, pair)
@@ -324,4 +329,12 @@ func (p *pipeline) readPostProcessor(raw json.RawMessage) error {
 		return nil
 	}
 	return fmt.Errorf("tokenizer: post-processor %q: %w", q.Type, ErrUnsupported)
+}
+
+// known checks an id of the post-processor.
+func (p *pipeline) known(id int32) error {
+	if id < 0 || int(id) >= len(p.t.tokens) {
+		return fmt.Errorf("tokenizer: post-processor: token %d in a vocabulary of %d", id, len(p.t.tokens))
+	}
+	return nil
 }

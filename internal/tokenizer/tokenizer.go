@@ -60,8 +60,12 @@ type sink struct {
 	base  int  // offset in the text of the fragment that is being encoded
 }
 
-// add appends a token that stands for bytes [start, end) of the fragment.
+// add appends a token that stands for bytes [start, end) of the fragment. Where the
+// unknown token is wanted and there is none (-1), nothing is added.
 func (s *sink) add(id int32, start, end int) {
+	if id < 0 {
+		return
+	}
 	s.ids = append(s.ids, id)
 	if s.want {
 		s.spans = append(s.spans, Span{s.base + start, s.base + end})
