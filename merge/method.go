@@ -15,6 +15,7 @@ type Method struct {
 	Name string
 	Help string // one line, for --help and for the report
 	Data bool   // it uses the moments of inputs, and does what keep does where there are none
+	nest bool   // tensors go into the type that [NestedType] gives, where there is one
 	// open prepares the method for one tensor.
 	open func(t *target) (encoder, error)
 }
@@ -152,10 +153,12 @@ func (k *keeper) encode(dst, raw []byte, delta []float32, row int64) error {
 }
 
 // move rounds the codes of a block; inside is false if a value lies beyond the
-// levels by more than half a step. pos is the place of the first element in its tensor.
+// levels by more than half their last distance. pos is the place of the first element in its tensor.
 func (k *keeper) move(codes []uint8, step, delta []float32, pos uint64) (inside bool, err error) {
 	levels := k.g.Levels
-	lo, hi := float64(levels[0])-0.5, float64(levels[len(levels)-1])+0.5
+	top := len(levels) - 1
+	lo := float64(levels[0]) - float64(levels[1]-levels[0])/2
+	hi := float64(levels[top]) + float64(levels[top]-levels[top-1])/2
 	for i, d := range delta {
 		st := step[i/k.g.Sub]
 		if d == 0 {

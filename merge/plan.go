@@ -60,7 +60,8 @@ func Apply(base *arch.Model, ds Deltas) (*arch.Model, error) {
 }
 
 // NewPlan plans base with the deltas merged into it, every tensor in its own type
-// and in base's order: tensors without a delta are copied as bytes. The report
+// (by method nest in a finer one) and in base's order: tensors without a delta are
+// copied as bytes. The report
 // is filled when the plan has been run; call [Report.Finish] then.
 //
 // Memory: the runner's blocks, and 40 bytes a row of the tensors in flight; with
@@ -80,12 +81,18 @@ func NewPlan(base *arch.Model, ds Deltas, opt Options) (*format.Plan, *Report, e
 	plan, report := &format.Plan{}, &Report{}
 	ready := &readyInputs{from: opt.Moments}
 	for _, v := range base.Views {
+		d := ds[v.Name]
+		if d != nil && m.nest {
+			if v, err = nest(v); err != nil {
+				return nil, nil, err
+			}
+		}
 		o, err := format.NewOutput(v.Name, v.Type, v.Shape, v.Rows, nil)
 		if err != nil {
 			return nil, nil, err
 		}
 		o.Why = "copied"
-		if d := ds[v.Name]; d != nil {
+		if d != nil {
 			if err := mergeOutput(o, v, d, m, opt, ready, report); err != nil {
 				return nil, nil, fmt.Errorf("tensor %s: %w", v.Name, err)
 			}

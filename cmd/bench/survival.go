@@ -150,6 +150,12 @@ func survivalOf(ctx context.Context, w *tabwriter.Writer, dir, modelPath, typ st
 	}
 	fmt.Fprintf(w, "%s\tbase\t%.4f\t%.4f\n", typ, without.task, without.other)
 	fmt.Fprintf(w, "%s\tadapter\t%.4f\t%.4f\n", typ, with.task, with.other)
+	var baseSize int64
+	for _, v := range base.Source.Views {
+		for _, f := range v.From {
+			baseSize += f.Size
+		}
+	}
 	mergedPath := filepath.Join(dir, "merged.gguf")
 	for _, name := range strings.Split(s.methods, ",") {
 		begin := time.Now()
@@ -179,8 +185,9 @@ func survivalOf(ctx context.Context, w *tabwriter.Writer, dir, modelPath, typ st
 			return err
 		}
 		t := report.Total
-		fmt.Fprintf(w, "%s\t%s\t%.4f\t%.4f\t%.3f\t%+.2f %%\t%.3f\t%.3f\t%.2f %%\t\t%.1f\n", typ, name, got.task, got.other,
-			(without.task-got.task)/(without.task-with.task), 100*(got.other/with.other-1), t.Gain, t.Gain, 100*float64(t.Changed)/float64(t.Elements), took.Seconds())
+		fmt.Fprintf(w, "%s\t%s\t%.4f\t%.4f\t%.3f\t%+.2f %%\t%.3f\t%.3f\t%.2f %%\t%+.1f %%\t%.1f\n", typ, name, got.task, got.other,
+			(without.task-got.task)/(without.task-with.task), 100*(got.other/with.other-1), t.Gain, t.GainOnInputs, 100*float64(t.Changed)/float64(t.Elements),
+			100*(float64(plan.Size())/float64(baseSize)-1), took.Seconds())
 		w.Flush()
 	}
 	return nil
