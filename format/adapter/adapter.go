@@ -152,6 +152,11 @@ func Open(path string) (*Adapter, error) {
 	if len(a.Pairs) == 0 {
 		return nil, &format.CorruptError{Path: path, Offset: -1, Err: fmt.Errorf("holds no pair of matrices")}
 	}
+	for _, p := range a.Pairs {
+		if p.Scale-p.Scale != 0 {
+			return nil, &format.CorruptError{Path: path, Offset: -1, Field: "module " + name(p), Err: fmt.Errorf("its scale is %v", p.Scale)}
+		}
+	}
 	sort.SliceStable(a.Pairs, func(i, j int) bool { return a.Pairs[i].Module < a.Pairs[j].Module })
 	return a, nil
 }

@@ -3,7 +3,6 @@ package adapter
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"strings"
 
@@ -163,9 +162,6 @@ func (g *ggufHalves) finish(alpha float64) ([]*Pair, error) {
 			p.alpha, p.Scale = alpha, float32(alpha)/float32(p.Rank)
 			if alpha == 0 {
 				p.alpha, p.Scale = 0, 1
-			}
-			if math.IsInf(float64(p.Scale), 0) || p.Scale != p.Scale {
-				return nil, bad("alpha is %g", alpha)
 			}
 			pairs = append(pairs, p)
 		}

@@ -247,7 +247,9 @@ func TestZooAdapters(t *testing.T) {
 			if err := adapter.WriteGGUF(path, a, adapter.WriteOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			compareGGUF(t, path, testutil.Shared(t, "oracle", "zoo", e.Name(), "adapter.gguf"))
+			recorded := testutil.Shared(t, "oracle", "zoo", e.Name(), "adapter.gguf")
+			compareGGUF(t, path, recorded)
+			sameFile(t, path, recorded)
 
 			g, err := adapter.Open(path)
 			if err != nil {
@@ -260,18 +262,23 @@ func TestZooAdapters(t *testing.T) {
 			if err := adapter.WritePEFT(dir, g, adapter.WriteOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			want, err := os.ReadFile(filepath.Join(source, "adapter_model.safetensors"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := os.ReadFile(filepath.Join(dir, "adapter_model.safetensors"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !slices.Equal(got, want) {
-				t.Error("the weights of the PEFT folder differ after a way through GGUF")
-			}
+			sameFile(t, filepath.Join(dir, "adapter_model.safetensors"), filepath.Join(source, "adapter_model.safetensors"))
 		})
+	}
+}
+
+func sameFile(t *testing.T, got, want string) {
+	t.Helper()
+	g, err := os.ReadFile(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := os.ReadFile(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(g, w) {
+		t.Errorf("%s differs from %s", got, want)
 	}
 }
 

@@ -306,6 +306,8 @@ func (b *builder) apply(r rule, name string, layer, expert int, source string, p
 		}
 		v.Why = "rows of each head interleaved for rope"
 	case plusOne:
+		// In float32 whatever the checkpoint has; the reference converter adds in
+		// float16 where that is the type, and loses bits.
 		v.Rows, v.Why = &plus{p.rows, 1}, "one added"
 	case tokenRows:
 		return b.tokenRows(v, source)

@@ -156,3 +156,14 @@ func writeGGUF(t *testing.T, path string, meta *gguf.Meta, plan *format.Plan) {
 		t.Fatal(err)
 	}
 }
+
+// TestWholeFiles: the files are, byte for byte, those
+// that the reference converter wrote, a trained model with a chat template among them.
+func TestWholeFiles(t *testing.T) {
+	got := toGGUF(t, testutil.Shared(t, "models", "sprig", "hf"), "sprig", "auto")
+	sameFile(t, got, testutil.Shared(t, "models", "sprig", "sprig-f16.gguf"))
+	for _, name := range zooModels(t) {
+		got := toGGUF(t, testutil.Shared(t, "oracle", "zoo", name, "hf"), name, "f32")
+		sameFile(t, got, testutil.Shared(t, "oracle", "zoo", name, "f32.gguf"))
+	}
+}
