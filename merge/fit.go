@@ -86,9 +86,10 @@ func openFit(t *target) (encoder, error) {
 			w.frames()
 			w.round(f.stretch)
 			copy(dst[i*rowBytes:], w.raw)
+			kernel.GemmNN(nil, w.push, w.left, f.in.h, false)
 			for r := range w.rows {
 				rd, dd := w.gain(r)
-				t.onInputs(row+int64(i+r), rd, dd)
+				t.onInputs(row+int64(i+r), rd, dd, w.loss(r))
 			}
 		}
 		return nil
@@ -336,6 +337,15 @@ func (w *fitWork) gain(r int) (rd, dd float64) {
 		dd += float64(float64(d) * t)
 	}
 	return rd, dd
+}
+
+// loss returns <D-R, D-R> in H, of one row whose push is up to date.
+func (w *fitWork) loss(r int) (ee float64) {
+	push := w.push.Row(r)
+	for i, e := range w.left.Row(r) {
+		ee += float64(float64(e) * (float64(push[i]) - float64(damping*float64(e))))
+	}
+	return ee
 }
 
 func (w *fitWork) save() {

@@ -103,7 +103,7 @@ func fitCase(t *testing.T, typ format.Type, part float64) (*target, []float32, k
 	codec.Decode(base, s.bytes)
 	d.Change(delta, base, 0)
 	tg := &target{name: "t", typ: typ, rows: fitTestRows, cols: fitTestCols, codec: codec, raw: s, delta: d}
-	tg.onInputs = func(int64, float64, float64) {}
+	tg.onInputs = func(int64, float64, float64, float64) {}
 	ready := &readyInputs{from: oneMoment{h}}
 	tg.inputs = func(ctx context.Context) (*inputs, error) { return ready.of(ctx, "t") }
 	return tg, delta, h

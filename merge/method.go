@@ -38,8 +38,9 @@ type target struct {
 	// inputs returns the moments of the tensor's inputs, nil where there are none. It
 	// is for prepare only.
 	inputs func(context.Context) (*inputs, error)
-	// onInputs is told <R, D> and <D, D> in the moments by methods that know them.
-	onInputs func(row int64, rd, dd float64)
+	// onInputs is told <R, D>, <D, D> and <R-D, R-D> in the moments by methods that
+	// know them.
+	onInputs func(row int64, rd, dd, ee float64)
 
 	// prepare and finish, which open may set, are called before the first row is
 	// merged and after the last one.

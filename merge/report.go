@@ -15,13 +15,14 @@ type Survival struct {
 	Elements int64   `json:"elements"`
 	Changed  int64   `json:"codes_changed"` // codes (or, in float types, values) that differ from the base's
 	Gain     float64 `json:"gain"`          // <R, D> / <D, D>: 1 is full strength, 0 is lost
-	// GainOnInputs is the gain in the outputs on real inputs, <R, D> / <D, D> in their
-	// second moments. It is 0 where a method used none.
-	GainOnInputs float64 `json:"gain_on_inputs,omitempty"`
-	Correlation  float64 `json:"correlation"`    // <R, D> / (|R| |D|)
-	Error        float64 `json:"relative_error"` // |R - D| / |D|
-	DeltaRMS     float64 `json:"delta_rms"`      // root mean square of D
-	WeightRMS    float64 `json:"weight_rms"`     // of the base
+	// GainOnInputs and ErrorOnInputs are gain and relative error of the outputs on real
+	// inputs, in their second moments. They are 0 where a method used none.
+	GainOnInputs  float64 `json:"gain_on_inputs,omitempty"`
+	ErrorOnInputs float64 `json:"relative_error_on_inputs,omitempty"`
+	Correlation   float64 `json:"correlation"`    // <R, D> / (|R| |D|)
+	Error         float64 `json:"relative_error"` // |R - D| / |D|
+	DeltaRMS      float64 `json:"delta_rms"`      // root mean square of D
+	WeightRMS     float64 `json:"weight_rms"`     // of the base
 }
 
 // TensorSurvival is the survival of one tensor.
@@ -46,7 +47,7 @@ type sums struct {
 	changed        int64
 	rd, dd, rr, ww float64
 	// The same in the moments of inputs, of rows that were merged with them.
-	rdIn, ddIn float64
+	rdIn, ddIn, eeIn float64
 }
 
 func (s *sums) add(o sums) {
@@ -57,6 +58,7 @@ func (s *sums) add(o sums) {
 	s.ww += o.ww
 	s.rdIn += o.rdIn
 	s.ddIn += o.ddIn
+	s.eeIn += o.eeIn
 }
 
 func (s sums) survival(n int64) Survival {
@@ -70,6 +72,7 @@ func (s sums) survival(n int64) Survival {
 	}
 	if s.ddIn > 0 {
 		v.GainOnInputs = s.rdIn / s.ddIn
+		v.ErrorOnInputs = math.Sqrt(max(s.eeIn, 0) / s.ddIn)
 	}
 	if s.rr > 0 && s.dd > 0 {
 		v.Correlation = s.rd / math.Sqrt(s.rr*s.dd)
@@ -108,8 +111,9 @@ func (t *tally) end() {
 }
 
 // onInputs takes the products of a row on inputs.
-func (t *tally) onInputs(row int64, rd, dd float64) {
-	t.rows[row].rdIn, t.rows[row].ddIn = rd, dd
+func (t *tally) onInputs(row int64, rd, dd, ee float64) {
+	s := &t.rows[row]
+	s.rdIn, s.ddIn, s.eeIn = rd, dd, ee
 }
 
 // count compares merged rows with the base's. raw and merged are their bytes,
@@ -118,7 +122,7 @@ func (t *tally) count(raw, merged []byte, base, now, delta []float32, row int64)
 	n := len(delta) / t.cols
 	for i := range n {
 		s := &t.rows[row+int64(i)]
-		*s = sums{rdIn: s.rdIn, ddIn: s.ddIn}
+		*s = sums{rdIn: s.rdIn, ddIn: s.ddIn, eeIn: s.eeIn}
 		lo, hi := i*t.cols, (i+1)*t.cols
 		for j := lo; j < hi; j++ {
 			w, d := float64(base[j]), float64(delta[j])

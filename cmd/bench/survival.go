@@ -63,7 +63,7 @@ func survival(modelPath string) error {
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	defer w.Flush()
-	fmt.Fprintln(w, "type\tmethod\ttask\tunrelated\trecovery\tcost elsewhere\tgain\ton inputs\tcodes\tgrowth\tseconds")
+	fmt.Fprintln(w, "type\tmethod\ttask\tunrelated\trecovery\tcost elsewhere\tgain\ton inputs\terror\tcodes\tgrowth\tseconds")
 	for _, typ := range strings.Split(s.types, ",") {
 		if err := survivalOf(ctx, w, dir, modelPath, typ, &s); err != nil {
 			return fmt.Errorf("%s: %w", typ, err)
@@ -150,6 +150,7 @@ func survivalOf(ctx context.Context, w *tabwriter.Writer, dir, modelPath, typ st
 	}
 	fmt.Fprintf(w, "%s\tbase\t%.4f\t%.4f\n", typ, without.task, without.other)
 	fmt.Fprintf(w, "%s\tadapter\t%.4f\t%.4f\n", typ, with.task, with.other)
+	w.Flush()
 	var baseSize int64
 	for _, v := range base.Source.Views {
 		for _, f := range v.From {
@@ -157,15 +158,17 @@ func survivalOf(ctx context.Context, w *tabwriter.Writer, dir, modelPath, typ st
 		}
 	}
 	mergedPath := filepath.Join(dir, "merged.gguf")
+	var wanted []string
+	for _, v := range base.Source.Views {
+		if deltas[v.Name] != nil {
+			wanted = append(wanted, v.Name)
+		}
+	}
+	// With much memory the methods share the moments, which the first one's time has.
+	moments := train.NewInputMoments(base.Model, seen, 2048, 2<<30, wanted, active)
 	for _, name := range strings.Split(s.methods, ",") {
 		begin := time.Now()
-		var wanted []string
-		for _, v := range base.Source.Views {
-			if deltas[v.Name] != nil {
-				wanted = append(wanted, v.Name)
-			}
-		}
-		opt := merge.Options{Method: name, Seed: s.seed, Moments: train.NewInputMoments(base.Model, seen, 2048, 256<<20, wanted, active)}
+		opt := merge.Options{Method: name, Seed: s.seed, Moments: moments}
 		plan, report, err := merge.NewPlan(base.Source, deltas, opt)
 		if err != nil {
 			return err
@@ -185,8 +188,8 @@ func survivalOf(ctx context.Context, w *tabwriter.Writer, dir, modelPath, typ st
 			return err
 		}
 		t := report.Total
-		fmt.Fprintf(w, "%s\t%s\t%.4f\t%.4f\t%.3f\t%+.2f %%\t%.3f\t%.3f\t%.2f %%\t%+.1f %%\t%.1f\n", typ, name, got.task, got.other,
-			(without.task-got.task)/(without.task-with.task), 100*(got.other/with.other-1), t.Gain, t.GainOnInputs, 100*float64(t.Changed)/float64(t.Elements),
+		fmt.Fprintf(w, "%s\t%s\t%.4f\t%.4f\t%.3f\t%+.2f %%\t%.3f\t%.3f\t%.3f\t%.2f %%\t%+.1f %%\t%.1f\n", typ, name, got.task, got.other,
+			(without.task-got.task)/(without.task-with.task), 100*(got.other/with.other-1), t.Gain, t.GainOnInputs, t.ErrorOnInputs, 100*float64(t.Changed)/float64(t.Elements),
 			100*(float64(plan.Size())/float64(baseSize)-1), took.Seconds())
 		w.Flush()
 	}
