@@ -1,10 +1,13 @@
 package merge
 
 import (
+	"context"
 	"math"
 	"testing"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/format/gguf"
 	"github.com/graft-lora/graft/internal/rng"
 	"github.com/graft-lora/graft/quant"
 )
@@ -73,6 +76,48 @@ func TestNestHoldsTheBase(t *testing.T) {
 					t.Fatalf("%v in %v, subnormal block %d: %g is %g", typ, w.Type, b, want[i], got[i])
 				}
 			}
+		}
+	}
+}
+
+// TestPromote promotes the one of two tensors that loses more, and no more than there
+// is room for.
+func TestPromote(t *testing.T) {
+	t.Parallel()
+	small, _, h := fitCase(t, format.Q4_0, 0.003)
+	large, _, _ := fitCase(t, format.Q4_0, 0.1)
+	ds := Deltas{"a": large.delta, "b": small.delta}
+	var views []*format.View
+	for _, c := range []struct {
+		name string
+		t    *target
+	}{{"a", large}, {"b", small}} {
+		views = append(views, &format.View{Name: c.name, Type: format.Q4_0, Shape: []int64{fitTestRows, fitTestCols}, Rows: c.t.raw.(*stored)})
+	}
+	base := arch.NewModel("base", &gguf.Meta{}, views)
+	for _, c := range []struct {
+		want  Promotion
+		types [2]format.Type
+	}{
+		{Promotion{MaxError: 1, MaxGrowth: 1}, [2]format.Type{format.Q4_0, format.Q4_0}},
+		{Promotion{MaxError: 0.2, MaxGrowth: 1}, [2]format.Type{format.Q4_0, format.Q5_0}},
+		{Promotion{MaxError: 0, MaxGrowth: 0.12}, [2]format.Type{format.Q4_0, format.Q5_0}},
+		{Promotion{MaxError: 0, MaxGrowth: 0.25}, [2]format.Type{format.Q5_0, format.Q5_0}},
+		{Promotion{MaxError: 0, MaxGrowth: 0.1}, [2]format.Type{format.Q4_0, format.Q4_0}},
+	} {
+		plan, report, err := Promote(context.Background(), base, ds, Options{Moments: oneMoment{h}}, c.want, format.RunOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := [2]format.Type{plan.Outputs[0].Type, plan.Outputs[1].Type}; got != c.types {
+			t.Errorf("%+v: types %v, want %v", c.want, got, c.types)
+		}
+		if err := format.Run(context.Background(), plan, nowhere{}, format.RunOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		report.Finish()
+		if plan.Outputs[1].Type == format.Q5_0 && report.Tensors[1].ErrorOnInputs > 0.22 {
+			t.Errorf("%+v: the promoted tensor has the error %g", c.want, report.Tensors[1].ErrorOnInputs)
 		}
 	}
 }

@@ -15,6 +15,8 @@ type Options struct {
 	Seed   uint64 // of the random numbers of stochastic rounding
 	// Moments are for the methods that use data, which without them do what keep does.
 	Moments Moments
+
+	nest map[string]bool // tensors that method promote nests; nil unless Promote made it
 }
 
 // Deltas are the changes to a model's tensors, by GGUF name.
@@ -75,6 +77,9 @@ func NewPlan(base *arch.Model, ds Deltas, opt Options) (*format.Plan, *Report, e
 	if err != nil {
 		return nil, nil, err
 	}
+	if m.Name == "promote" && opt.nest == nil {
+		return nil, nil, fmt.Errorf("merge: a plan by method promote is made by Promote")
+	}
 	if err := ds.check(base); err != nil {
 		return nil, nil, err
 	}
@@ -82,7 +87,7 @@ func NewPlan(base *arch.Model, ds Deltas, opt Options) (*format.Plan, *Report, e
 	ready := &readyInputs{from: opt.Moments}
 	for _, v := range base.Views {
 		d := ds[v.Name]
-		if d != nil && m.nest {
+		if d != nil && (m.nest || opt.nest[v.Name]) {
 			if v, err = nest(v); err != nil {
 				return nil, nil, err
 			}
@@ -97,6 +102,9 @@ func NewPlan(base *arch.Model, ds Deltas, opt Options) (*format.Plan, *Report, e
 				return nil, nil, fmt.Errorf("tensor %s: %w", v.Name, err)
 			}
 			o.Why = "merged: " + m.Name
+			if from := base.View(v.Name).Type; from != v.Type {
+				o.Why += fmt.Sprintf(", in %v the values of its %v", v.Type, from)
+			}
 		}
 		plan.Outputs = append(plan.Outputs, o)
 	}
