@@ -29,6 +29,7 @@ type quantizeOptions struct {
 	tensorTypeFile             string
 	override                   []string
 	prune                      []int
+	doubleQuant                bool
 }
 
 func newQuantizeCmd(a *app) *cobra.Command {
@@ -46,13 +47,15 @@ matrices become f32, f16, bf16, q8_0 or another plain type.
   graft quantize model-f16.gguf --type Q4_K_M --dry-run           which type each tensor gets, and why
   graft quantize model-f16.gguf -o m.gguf --type Q4_K_M --tensor-type 'ffn_down=q6_k'
   graft quantize adapter.gguf -o adapter-q8_0.gguf --type q8_0
+  graft quantize hf-folder -o hf-nf4 --type nf4 --double-quant
 
 TYPE is one of
-  ` + wrapNames(fileTypeNames(), 78) + exitStatus,
+  ` + wrapNames(fileTypeNames(), 78) + `
+or, for a folder that transformers loads with bitsandbytes, nf4, fp4 or int8.` + exitStatus,
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.quantize(cmd.Context(), args[0], &o) },
 	}
-	o.output.add(cmd, "GGUF file to write")
+	o.output.add(cmd, "GGUF file to write; for nf4, fp4 and int8 a folder")
 	f := cmd.Flags()
 	f.StringVar(&o.typ, "type", "", "file type (Q4_K_M, Q8_0, F16, COPY, ...)")
 	f.StringVar(&o.base, "base", "", "for adapters that change their format: the model they belong to")
@@ -65,6 +68,7 @@ TYPE is one of
 	f.StringArrayVar(&o.tensorTypes, "tensor-type", nil, "PATTERN=TYPE for tensors whose name matches (repeatable, the first wins)")
 	f.StringVar(&o.tensorTypeFile, "tensor-type-file", "", "file of PATTERN=TYPE, separated by white space")
 	f.StringArrayVar(&o.override, "override-kv", nil, "KEY=int|float|bool|str:VALUE, set in the metadata (repeatable)")
+	f.BoolVar(&o.doubleQuant, "double-quant", false, "for nf4 and fp4: quantize the scales too")
 	f.IntSliceVar(&o.prune, "prune-layers", nil, "layers to leave out, by comma")
 	return cmd
 }
@@ -108,6 +112,9 @@ func (a *app) quantize(ctx context.Context, path string, o *quantizeOptions) err
 	}
 	if kind.Adapter() {
 		return a.quantizeAdapter(path, o)
+	}
+	if t, ok := bnbType(o.typ); ok {
+		return a.quantizeBnB(ctx, path, t, o)
 	}
 	opt, err := o.options()
 	if err != nil {
