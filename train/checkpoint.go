@@ -86,7 +86,7 @@ func escape(s string) string {
 func (s *state) save(dir string, params []optim.Param, opt optim.Optimizer) error {
 	st := opt.State()
 	s.OptStep = st.Step
-	s.tensors = s.tensors[:0]
+	s.tensors = nil
 	for i := range params {
 		s.tensors = append(s.tensors, optim.Tensor{Name: params[i].Name, Data: params[i].Value})
 	}
@@ -103,7 +103,9 @@ func (s *state) save(dir string, params []optim.Param, opt optim.Optimizer) erro
 		return err
 	}
 	defer f.Abort()
-	if err := s.write(f); err != nil {
+	err = s.write(f)
+	s.tensors = nil // they are the run's, which lets go of them before it ends
+	if err != nil {
 		return fmt.Errorf("%s: %w", f.Path(), err)
 	}
 	if err := f.Commit(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/graft-lora/graft/train/data"
+	"github.com/graft-lora/graft/train/model"
 	"github.com/graft-lora/graft/train/optim"
 	"go.yaml.in/yaml/v3"
 )
@@ -61,6 +62,9 @@ type Config struct {
 	Threads    int   `json:"threads" yaml:"threads"`         // 0: one for each processor
 	KeepLayers int   `json:"keep_layers" yaml:"keep_layers"` // layers whose activations are kept between the passes; the others are run again; -1: all
 	HeadMemory int64 `json:"head_memory" yaml:"head_memory"` // bytes of logits held at a time; 0: the model's default
+	// Memory is how many bytes of resident memory the run may take in all: as many layers
+	// keep their activations as fit, in place of KeepLayers. 0 leaves it to KeepLayers.
+	Memory int64 `json:"memory" yaml:"memory"`
 }
 
 // AdapterConfig says what is trained.
@@ -179,6 +183,10 @@ func (c *Config) Check() error {
 	return nil
 }
 
+func (c *Config) modelOptions() model.Options {
+	return model.Options{Threads: c.Threads, KeepLayers: c.KeepLayers, HeadMemory: c.HeadMemory, Context: c.Context}
+}
+
 // scale is what B·A is multiplied by.
 func (a *AdapterConfig) scale() float64 {
 	if a.RSLoRA {
@@ -218,7 +226,7 @@ func (c *Config) schedule(steps int) (optim.Schedule, optim.ScheduleSettings, er
 func differs(a, b Config) []string {
 	for _, c := range []*Config{&a, &b} {
 		c.Base, c.Data, c.HeldOut, c.Output, c.Adapter.From, c.ChatTemplate = "", "", "", "", "", ""
-		c.Threads, c.KeepLayers, c.HeadMemory, c.SaveEvery = 0, 0, 0, 0
+		c.Threads, c.KeepLayers, c.HeadMemory, c.Memory, c.SaveEvery = 0, 0, 0, 0, 0
 	}
 	x, y := flatten(a), flatten(b)
 	names := map[string]bool{}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"time"
 )
@@ -100,25 +99,4 @@ func ReadLog(path string) ([]LogLine, error) {
 		}
 		lines = append(lines, line)
 	}
-}
-
-// usage is the memory of this process in bytes.
-type usage struct{ rss, peak int64 }
-
-// memory reads what Linux says of this process; zeros elsewhere.
-func memory() (u usage) {
-	f, err := os.Open("/proc/self/status")
-	if errors.Is(err, fs.ErrNotExist) || err != nil {
-		return u
-	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		var kb int64
-		if n, _ := fmt.Sscanf(s.Text(), "VmHWM: %d kB", &kb); n == 1 {
-			u.peak = kb << 10
-		} else if n, _ := fmt.Sscanf(s.Text(), "VmRSS: %d kB", &kb); n == 1 {
-			u.rss = kb << 10
-		}
-	}
-	return u
 }

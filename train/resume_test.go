@@ -229,6 +229,7 @@ func TestKilledAndResumed(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"two threads":       func(c *Config) { c.Threads = 2 },
 		"activations kept":  func(c *Config) { c.KeepLayers = -1 },
+		"memory given":      func(c *Config) { c.Memory = 1e9 },
 		"small head":        func(c *Config) { c.HeadMemory = 1 },
 		"other checkpoints": func(c *Config) { c.SaveEvery = 0 },
 	} {

@@ -112,7 +112,7 @@ func Run(ctx context.Context, c Config, mode Mode, progress func(Progress)) (Res
 	if err != nil {
 		return Result{}, err
 	}
-	base, err := OpenHeld(c.Base, c.Hold, model.Options{Threads: c.Threads, KeepLayers: c.KeepLayers, HeadMemory: c.HeadMemory, Context: c.Context})
+	base, err := OpenHeld(c.Base, c.Hold, c.modelOptions())
 	if err != nil {
 		return Result{}, err
 	}
@@ -175,12 +175,15 @@ func begin(c *Config, mode Mode, told func(Progress)) (*state, error) {
 	if err := os.MkdirAll(c.Output, 0o777); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"checkpoints", LogFile, RecordFile, CurveFile, GGUFFile, "adapter_config.json", "adapter_model.safetensors"} {
+	if err := removeCheckpoints(c.Output, mode); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{LogFile, RecordFile, CurveFile, GGUFFile, "adapter_config.json", "adapter_model.safetensors"} {
 		path := filepath.Join(c.Output, name)
 		if _, err := os.Stat(path); err == nil && mode != Replace {
 			return nil, fmt.Errorf("%s is there already: %w", path, fs.ErrExist)
 		}
-		if err := os.RemoveAll(path); err != nil {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
@@ -189,6 +192,24 @@ func begin(c *Config, mode Mode, told func(Progress)) (*state, error) {
 		return nil, err
 	}
 	return nil, atomicfile.WriteFile(config, b, true)
+}
+
+// removeCheckpoints removes the checkpoints of an earlier run, if mode allows it, and
+// nothing else that may stand in their folder.
+func removeCheckpoints(dir string, mode Mode) error {
+	list, err := checkpoints(dir)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	if mode != Replace {
+		return fmt.Errorf("%s is there already: %w", list[0], fs.ErrExist)
+	}
+	for _, path := range list {
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return removeTemporary(dir, filepath.Join(dir, "checkpoints"))
 }
 
 // removeTemporary removes the temporary files that a killed run leaves in its folders.
@@ -329,7 +350,11 @@ func (r *runner) prepare(from *state) (err error) {
 		from.Config, from.Inputs = r.state.Config, r.state.Inputs
 		r.state = *from
 	}
-	r.told(Progress{Phase: "reading", Note: r.plan()})
+	expect, err := r.fit()
+	if err != nil {
+		return err
+	}
+	r.told(Progress{Phase: "reading", Note: r.plan() + "; " + expect})
 	r.log, err = openLog(filepath.Join(c.Output, LogFile), r.state.LogSize)
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/internal/testutil"
 	"github.com/graft-lora/graft/train/data"
 	"github.com/graft-lora/graft/train/model"
@@ -27,7 +28,7 @@ func TestLesson(t *testing.T) {
 	c.Data = testutil.Shared(t, "models", "sprig", "identity-train.jsonl")
 	c.HeldOut = testutil.Shared(t, "models", "sprig", "identity-eval.jsonl")
 	c.Output = filepath.Join(t.TempDir(), "lesson")
-	c.Context, c.Steps, c.Accumulate, c.LR, c.Adapter.Alpha = 128, 100, 2, 4e-3, 64
+	c.Context, c.Steps, c.Accumulate, c.LR, c.Adapter.Alpha = 128, 130, 2, 4e-3, 64
 	// The new words are tokens that sprig never saw, and its head is its embedding:
 	// without a change there it cannot say them however the layers are changed.
 	c.Adapter.Targets = append(c.Adapter.Targets, "embed_tokens")
@@ -39,7 +40,7 @@ func TestLesson(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("held-out loss %.4f before, %.4f after", res.EvalFirst.Loss, res.EvalLast.Loss)
-	if res.Steps != 100 || res.Sequences != 200 || res.EvalLast.Loss > 0.1 || res.EvalFirst.Loss < 1 {
+	if res.Steps != 130 || res.Sequences != 260 || res.EvalLast.Loss > 0.1 || res.EvalFirst.Loss < 1 {
 		t.Errorf("%+v", res)
 	}
 	if !phases["reading"] || !phases["training"] || !phases["evaluating"] || !phases["saving"] || last.Peak == 0 {
@@ -98,7 +99,7 @@ func TestLesson(t *testing.T) {
 		t.Fatal(err)
 	}
 	if rec.Config.Base != c.Base || len(rec.Inputs["base"]) != 1 || len(rec.Inputs["data"]) != 1 || len(rec.Inputs["held_out"]) != 1 ||
-		rec.Data.Records != 96 || rec.HeldOut != 24 || rec.Schedule.Total != 100 || rec.Schedule.Warmup != 3 || len(rec.Matrices) != 29 ||
+		rec.Data.Records != 96 || rec.HeldOut != 24 || rec.Schedule.Total != 130 || rec.Schedule.Warmup != 4 || len(rec.Matrices) != 29 ||
 		len(rec.Result.Files) != 3 || rec.ChatTemplate == "" {
 		t.Errorf("the record: %+v", rec)
 	}
@@ -136,6 +137,37 @@ func TestLesson(t *testing.T) {
 	}
 	if again.EvalFirst.Loss != res.EvalLast.Loss {
 		t.Errorf("it begins with a loss of %v, the adapter had %v", again.EvalFirst.Loss, res.EvalLast.Loss)
+	}
+}
+
+// TestMemory gives a run what it needs to keep all layers, nearly that, and less than
+// it can do with.
+func TestMemory(t *testing.T) {
+	t.Parallel()
+	c := smallRun(t)
+	c.Steps, c.HeldOutPart = 1, 0
+	note := func(memory int64) (string, error) {
+		c.Memory = memory
+		c.Output = filepath.Join(t.TempDir(), "run")
+		last := ""
+		_, err := Run(context.Background(), c, Fresh, func(p Progress) {
+			if p.Note != "" {
+				last = p.Note
+			}
+		})
+		return last, err
+	}
+	for _, m := range []struct {
+		memory int64
+		want   string
+	}{{0, "; peak memory about "}, {1e9, "4 of 4 layers keep"}} {
+		if got, err := note(m.memory); err != nil || !strings.Contains(got, m.want) {
+			t.Errorf("given %d: %q, %v; want %q", m.memory, got, err, m.want)
+		}
+	}
+	var usage *format.UsageError
+	if _, err := note(10e6); !errors.As(err, &usage) {
+		t.Errorf("given 10 MB: %v", err)
 	}
 }
 

@@ -160,6 +160,9 @@ func TestMasks(t *testing.T) {
 	const think = `{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"so</think>One."},{"role":"user","content":"More"},{"role":"assistant","content":"hm</think>Two."}]}`
 	const pair = `{"prompt":"Hi","completion":"One."}`
 	const lists = `{"prompt":[{"role":"user","content":"Hi"},{"role":"assistant","content":"One."},{"role":"user","content":"More"}],"completion":[{"role":"assistant","content":"Two."}]}`
+	const shareGPT = `{"conversations":[{"from":"human","value":"Hi"},{"from":"gpt","value":"One."},{"from":"human","value":"More"},{"from":"gpt","value":"Two.","train":false}]}`
+	const otherName = `{"conversations":[{"role":"user","content":"Hi"},{"role":"assistant","content":"One."}]}`
+	const alpaca = `{"instruction":"Add","input":"1 and 2","output":"Three."}`
 	for _, c := range []struct {
 		name, line string
 		tmpl       templateFunc
@@ -176,6 +179,10 @@ func TestMasks(t *testing.T) {
 		{"marked, last", two, marking, Options{Train: "last"}, "Two."},
 		{"pair as chat", pair, chatML, Options{}, "One.<|im_end|>"},
 		{"pair of lists", lists, chatML, Options{}, "Two.<|im_end|>"},
+		{"ShareGPT", shareGPT, chatML, Options{}, "One.<|im_end|>"},
+		{"messages called conversations", otherName, chatML, Options{}, "One.<|im_end|>"},
+		{"Alpaca", alpaca, chatML, Options{}, "Three.<|im_end|>"},
+		{"all of Alpaca", alpaca, nil, Options{Train: "all", Between: ": "}, "dd\n\n1 and 2: Three.<|im_end|>"},
 		{"plain pair", pair, nil, Options{}, "One.<|im_end|>"},
 		{"plain pair with something between", pair, nil, Options{Between: " is "}, "One.<|im_end|>"},
 		{"plain pair though a template is there", pair, chatML, Options{Chat: "never"}, "One.<|im_end|>"},
@@ -208,6 +215,7 @@ func TestRefusals(t *testing.T) {
 		{"not JSON", "{\"text\":\"a\"}\n\n{\"text\":\n", chatML, Options{}, "a.jsonl:3: the line is not a JSON object"},
 		{"fields", `{"question":"a","answer":"b"}`, chatML, Options{}, "a.jsonl:1: the record has the fields answer, question"},
 		{"no template", `{"messages":[{"role":"user","content":"a"}]}`, nil, Options{}, "a.jsonl:1: conversations need a chat template"},
+		{"unknown speaker", `{"conversations":[{"from":"cat","value":"a"}]}`, chatML, Options{}, "a.jsonl:1: field conversations: turn 1 is from \"cat\""},
 		{"no role", `{"messages":[{"content":"a"}]}`, chatML, Options{}, "a.jsonl:1: field messages: message 1 has no role"},
 		{"empty", `{"messages":[]}`, chatML, Options{}, "a.jsonl:1: field messages is an empty conversation"},
 		{"nothing to train", "{\"text\":\"a b\"}\n{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}", chatML, Options{}, "1 of 2 records have no token to train on (no answer, or it begins after the first 20 tokens): line 2"},

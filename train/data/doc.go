@@ -3,8 +3,8 @@
 //
 // A file is plain text, JSONL, or a JSON array, and any of these compressed with gzip
 // or zstd; what it is, is told by its content. Each JSON record is one of the shapes
-// of the field: {"messages": […]}, {"prompt": …, "completion": …}, {"text": …}; other
-// names of fields are mapped by [Fields]. A record becomes a [Sample]: token ids, and
+// of the field: {"messages": […]}, {"prompt": …, "completion": …}, {"text": …},
+// ShareGPT's and Alpaca's; other names of fields are mapped by [Fields]. A record becomes a [Sample]: token ids, and
 // for each whether it is trained, which means that its prediction from the tokens
 // before it counts in the loss.
 //

@@ -59,6 +59,8 @@ var shapes = []shape{
 	{"prompt and completion", func(f Fields) []string {
 		return []string{or(f.Prompt, "prompt"), or(f.Completion, "completion")}
 	}, readPair},
+	{"conversations (ShareGPT)", func(Fields) []string { return []string{"conversations"} }, readShareGPT},
+	{"instruction and output (Alpaca)", func(Fields) []string { return []string{"instruction", "output"} }, readAlpaca},
 	{"text", func(f Fields) []string { return []string{or(f.Text, "text")} }, readTextField},
 }
 
@@ -128,6 +130,63 @@ func readPair(r *Record, f Fields, fields map[string]json.RawMessage) error {
 		}
 	}
 	r.Pair = &pair
+	return nil
+}
+
+// shareGPTRoles are the names of speakers in ShareGPT's records.
+var shareGPTRoles = map[string]string{
+	"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
+	"bing": "assistant", "bard": "assistant", "tool": "tool", "observation": "tool",
+}
+
+// readShareGPT reads turns of {"from": …, "value": …}; some data sets have messages
+// under that name.
+func readShareGPT(r *Record, _ Fields, fields map[string]json.RawMessage) error {
+	var turns []struct {
+		From  string
+		Value *string
+		Train *bool
+	}
+	if err := json.Unmarshal(fields["conversations"], &turns); err != nil {
+		return fmt.Errorf("field conversations: %w", err)
+	}
+	if len(turns) == 0 {
+		return fmt.Errorf("field conversations is an empty conversation")
+	}
+	if turns[0].From == "" {
+		return readMessages(r, Fields{Messages: "conversations"}, fields)
+	}
+	for i, t := range turns {
+		role, ok := shareGPTRoles[t.From]
+		if !ok || t.Value == nil {
+			return fmt.Errorf("field conversations: turn %d is from %q: it needs a value, and one of %s", i+1, t.From,
+				strings.Join(slices.Sorted(maps.Keys(shareGPTRoles)), ", "))
+		}
+		m := NewMessage(role, *t.Value)
+		m.Train = m.Train && (t.Train == nil || *t.Train)
+		r.Messages = append(r.Messages, m)
+	}
+	return r.readTools(fields)
+}
+
+// readAlpaca reads an instruction, what it is about (which may be missing or empty),
+// and the answer. The two former are the prompt, with an empty line between them.
+func readAlpaca(r *Record, _ Fields, fields map[string]json.RawMessage) error {
+	var parts [3]string
+	for i, n := range []string{"instruction", "input", "output"} {
+		b, ok := fields[n]
+		if !ok || string(b) == "null" {
+			continue
+		}
+		var err error
+		if parts[i], err = str(n, b); err != nil {
+			return err
+		}
+	}
+	if parts[1] != "" {
+		parts[0] += "\n\n" + parts[1]
+	}
+	r.Pair = &[2]string{parts[0], parts[2]}
 	return nil
 }
 
