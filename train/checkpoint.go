@@ -106,7 +106,7 @@ func (s *state) save(dir string, params []optim.Param, opt optim.Optimizer) erro
 	err = s.write(f)
 	s.tensors = nil // they are the run's, which lets go of them before it ends
 	if err != nil {
-		return fmt.Errorf("%s: %w", f.Path(), err)
+		return err
 	}
 	if err := f.Commit(); err != nil {
 		return err

@@ -23,6 +23,7 @@ type trainOptions struct {
 	resume   bool
 	force    bool
 	showMask int
+	memory   string
 }
 
 func newTrainCmd(a *app) *cobra.Command {
@@ -67,6 +68,7 @@ A run file has the settings that DIR/run.yaml shows; flags given besides it win.
 func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	c, f := &o.cfg, cmd.Flags()
 	f.StringVar(&c.Base, "base", c.Base, "model to train on: GGUF, safetensors or Hugging Face folder")
+	f.StringVar(&c.Hold, "hold", c.Hold, "quantize a base stored in full as it is opened: "+strings.Join(train.Holds(), ", "))
 	f.StringVar(&c.Data, "data", c.Data, "what is learned: text or JSONL, plain, .gz or .zst")
 	f.StringVarP(&c.Output, "output", "o", c.Output, "folder for the adapter, the log and the checkpoints")
 	f.BoolVar(&o.resume, "resume", false, "go on from the last checkpoint in the output folder")
@@ -83,6 +85,8 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&c.Samples.Train, "train-on", c.Samples.Train, "what is trained: answers, last, all")
 	f.StringVar(&c.Samples.Long, "long", c.Samples.Long, "records longer than the context: truncate, drop, error")
 	f.StringVar(&c.Samples.Untrained, "untrained", c.Samples.Untrained, "records without a trained token: error, drop")
+	f.StringVar(&c.Samples.Between, "between", c.Samples.Between, "text between a prompt and its completion where they are no conversation")
+	f.StringVar(&c.ChatTemplate, "chat-template", c.ChatTemplate, "file with a Jinja template to use in place of the model's")
 	f.BoolVar(&c.Samples.Pack, "pack", c.Samples.Pack, "put several samples into a sequence, without attention between them")
 	f.BoolVar(&c.Shuffle, "shuffle", c.Shuffle, "a new order in each epoch")
 	f.IntVar(&c.Context, "context", c.Context, "tokens of the longest sequence")
@@ -101,6 +105,7 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	f.IntVar(&c.Batch, "batch", c.Batch, "sequences at once")
 	f.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "batches a step")
 	f.Float64Var(&c.LR, "lr", c.LR, "peak learning rate")
+	f.Float64Var(&c.LRRatio, "lr-ratio", c.LRRatio, "LoRA+: the rate of B is this times that of A")
 	f.StringVar(&c.Schedule.Name, "schedule", c.Schedule.Name, "course of the rate: cosine, linear, constant, ...")
 	f.Float64Var(&c.Warmup, "warmup", c.Warmup, "steps of warm-up, or below 1 a part of all steps")
 	f.Float64Var(&c.ClipNorm, "clip-norm", c.ClipNorm, "largest norm of the gradient; 0: not clipped")
@@ -110,11 +115,20 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 
 	f.IntVar(&c.EvalEvery, "eval-every", c.EvalEvery, "steps between evaluations; 0: at the beginning and at the end")
 	f.IntVar(&c.SaveEvery, "save-every", c.SaveEvery, "steps between checkpoints")
+	f.IntVar(&c.EvalLimit, "eval-limit", c.EvalLimit, "held-out sequences evaluated at most; 0: all")
+	f.StringVar(&o.memory, "memory", "", "resident memory the run may take, \"1.5GiB\": keeps activations and streams the base to fit")
 	f.IntVar(&c.KeepLayers, "keep-layers", c.KeepLayers, "layers that keep their activations; the others run twice; -1: all keep")
 }
 
 // config joins the defaults, the run file and the flags given.
 func (o *trainOptions) config(cmd *cobra.Command, args []string) (train.Config, error) {
+	if o.memory != "" {
+		memory, err := parseSize(o.memory)
+		if err != nil {
+			return o.cfg, err
+		}
+		o.cfg.Memory = memory
+	}
 	if o.targets != "" {
 		o.cfg.Adapter.Targets = strings.Split(o.targets, ",")
 	}
