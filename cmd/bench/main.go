@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -41,10 +42,23 @@ func main() {
 	model := flag.String("model", "", "GGUF model for the training and command figures; the embedded one if empty")
 	jsonPath := flag.String("json", "", "write the figures to this file, too")
 	run := flag.String("run", "kernels,codecs,train,commands", "groups to measure")
+	threads := flag.Int("threads", runtime.GOMAXPROCS(0), "threads of the training figures")
+	profile := flag.String("profile", "", "write a processor profile of it all to this file")
 	flag.Parse()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	r := &report{CPU: cpuName(), Cores: runtime.GOMAXPROCS(0), Tier: cpu.Current().String()}
 	fmt.Printf("%s, %d cores, kernels %s\n", r.CPU, r.Cores, r.Tier)
-	if err := measure(r, *run, *model); err != nil {
+	if err := measure(r, *run, *model, *threads); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -61,7 +75,7 @@ func main() {
 	}
 }
 
-func measure(r *report, groups, model string) error {
+func measure(r *report, groups, model string, threads int) error {
 	for _, g := range strings.Split(groups, ",") {
 		var err error
 		switch g {
@@ -70,7 +84,7 @@ func measure(r *report, groups, model string) error {
 		case "codecs":
 			err = codecs(r)
 		case "train":
-			err = training(r, model)
+			err = training(r, model, threads)
 		case "commands":
 			err = commands(r, model)
 		case "survival":
