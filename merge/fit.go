@@ -15,8 +15,8 @@ func init() {
 }
 
 const (
-	fitRows    = 16 // rows worked on together: few enough for the cache, enough for products
-	fitSample  = 64 // rows of a tensor that its stretch is found on
+	fitRows    = 48 // rows worked on together: few enough for the cache, enough for products
+	fitSample  = 48 // rows of a tensor that its stretch is found on
 	maxStretch = 8
 )
 

@@ -24,6 +24,7 @@ type InputMoments struct {
 	memory   int64
 	wanted   []string // tensors in the order they will be asked for
 	held     map[string]*inputMoment
+	Threads  int // of the sums; 0: one for each processor
 	// Progress, if not nil, is told before a pass over the samples which matrices it is for.
 	Progress func(first, last string)
 }
@@ -115,7 +116,7 @@ func (s *InputMoments) run(ctx context.Context, head bool) error {
 	// The tensor that stands for each input: the first of those that share it to be run.
 	speaker := map[string]string{}
 	var failed error
-	pool := kernel.NewPool(0)
+	pool := kernel.NewPool(s.Threads)
 	defer pool.Close()
 	s.model.OnInput = func(name string, x kernel.Mat) {
 		m := s.held[inputOf(name)]
