@@ -86,7 +86,7 @@ func openFit(t *target) (encoder, error) {
 			w.frames()
 			w.round(f.stretch)
 			copy(dst[i*rowBytes:], w.raw)
-			kernel.GemmNN(nil, w.push, w.left, f.in.h, false)
+			w.pushLeft()
 			for r := range w.rows {
 				rd, dd := w.gain(r)
 				t.onInputs(row+int64(i+r), rd, dd, w.loss(r))
@@ -207,6 +207,7 @@ type fitWork struct {
 	delta        kernel.Mat
 	left         kernel.Mat // what is wanted and not there yet
 	push         kernel.Mat // left·H
+	pushed       bool       // push is that of left as it is
 	toward       kernel.Mat // delta·H
 	change       kernel.Mat
 	codes        []uint8
@@ -256,6 +257,9 @@ func (w *fitWork) begin(raw []byte, delta []float32) error {
 		}
 		w.least[s], w.most[s] = least, most
 	}
+	// Before anything is done, what is left is all that is wanted.
+	copy(w.push.Data, w.toward.Data)
+	w.pushed = true
 	if err := w.renew(); err != nil {
 		return err
 	}
@@ -308,6 +312,7 @@ func (w *fitWork) round(stretch float32) {
 	kernel.Scale(w.moved.Data, stretch, w.left.Data)
 	roundCompensated(f.in, f.g, w.codes, w.step, w.moved, w.change)
 	kernel.Sub(w.moved.Data, w.moved.Data, w.change.Data)
+	w.pushed = false
 	kernel.GemmNN(nil, w.push, w.moved, f.in.h, false)
 	polish(f.in, f.g, w.codes, w.step, w.moved, w.push)
 	f.g.Pack(w.raw, w.codes)
@@ -323,9 +328,18 @@ func (w *fitWork) round(stretch float32) {
 // update computes what is left from the bytes as they are now.
 func (w *fitWork) update() {
 	w.f.t.codec.Decode(w.left.Data, w.raw)
+	w.pushed = false
 	for i, now := range w.left.Data {
 		w.left.Data[i] = w.delta.Data[i] - (now - w.base[i])
 	}
+}
+
+// pushLeft computes left·H.
+func (w *fitWork) pushLeft() {
+	if !w.pushed {
+		kernel.GemmNN(nil, w.push, w.left, w.f.in.h, false)
+	}
+	w.pushed = true
 }
 
 // gain returns <R, D> and <D, D> in H, of one row. The damping is taken out of H again.
@@ -356,6 +370,7 @@ func (w *fitWork) save() {
 func (w *fitWork) restore() {
 	copy(w.raw, w.saved)
 	copy(w.left.Data, w.savedLeft)
+	w.pushed = false
 	w.f.g.UnpackFrame(w.frame, w.raw)
 	w.f.g.Unpack(w.codes, w.step, w.min, w.raw)
 }

@@ -73,7 +73,7 @@ func (w *fitWork) makeGram() {
 // refit finds new frame numbers for every row, of the kind that vary knows.
 func (w *fitWork) refit(vary func(r int, gram, push []float64) []variable) {
 	f, sub, p := w.f, w.f.g.Sub, w.f.vars
-	kernel.GemmNN(nil, w.push, w.left, f.in.h, false)
+	w.pushLeft()
 	push := make([]float64, p)
 	for r := range w.rows {
 		clear(push)

@@ -5,10 +5,6 @@ import (
 	"fmt"
 	"math"
 
-	"gonum.org/v1/gonum/blas"
-	"gonum.org/v1/gonum/blas/blas64"
-	"gonum.org/v1/gonum/lapack/lapack64"
-
 	"github.com/graft-lora/graft/internal/kernel"
 )
 
@@ -46,28 +42,18 @@ func newInputs(m kernel.Mat) (*inputs, error) {
 	if m.Cols != n || !(trace > 0) || math.IsInf(trace, 0) {
 		return nil, fmt.Errorf("second moments of %dx%d inputs with the trace %g", m.Rows, m.Cols, trace)
 	}
-	in := &inputs{n: n, h: kernel.NewMat(n, n)}
+	in := &inputs{n: n, h: kernel.NewMat(n, n), unit: kernel.NewMat(n, n)}
 	scale := float64(n) / trace
-	d := make([]float64, n*n)
 	for i := range n {
 		row := in.h.Row(i)
 		for j, v := range m.Row(i) {
-			x := float64(v) * scale
-			if i == j {
-				x += damping
-			}
-			row[j], d[i*n+j] = float32(x), x
+			row[j] = float32(float64(v) * scale)
 		}
+		row[i] += damping
+		copy(in.unit.Row(i), row[:i+1])
 	}
-	if _, ok := lapack64.Potrf(blas64.Symmetric{N: n, Stride: n, Data: d, Uplo: blas.Lower}); !ok {
+	if !factorise(in.unit) {
 		return nil, fmt.Errorf("second moments of %d inputs that are no such moments", n)
-	}
-	in.unit = kernel.NewMat(n, n)
-	for j := range n {
-		inv := 1 / d[j*n+j]
-		for i := j + 1; i < n; i++ {
-			in.unit.Row(i)[j] = float32(d[i*n+j] * inv)
-		}
 	}
 	return in, nil
 }
