@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"sort"
@@ -11,15 +12,48 @@ import (
 	"github.com/graft-lora/graft/internal/kernel"
 )
 
-// combiners make one pair of the pairs that several adapters have for one matrix.
-// Each is a table entry: a name, a line of help, the algebra.
-var combiners = map[string]struct {
+// combiner makes one pair of those that several adapters have for one matrix.
+type combiner struct {
 	help string
-	fold func([]Term) (Term, error)
+	fold func(c *combination, ts []Term) (Term, error)
+}
+
+// combination is what a combiner knows besides the terms, whose scales are the
+// adapters' own.
+type combination struct {
+	*CombineOptions
+	matrix  string
+	weights []float32 // the user's factor for each term
+	from    []int     // which adapter each term is of
+	rank    int       // the largest among all adapters
+}
+
+// combiners are the methods by name.
+var combiners = map[string]combiner{
+	"cat": {"exact sum: matrices stacked, the rank is the sum of ranks", concatenate},
+	"svd": {"exact sum in singular form: the smallest rank that holds it, or --svd-rank", exactSum},
+}
+
+// arithmetics are methods of [tasks]: each is there on the factors, and with _svd on
+// the changes.
+var arithmetics = []struct {
+	name, help string
+	tasks
 }{
-	"cat":    {"exact sum: matrices stacked, the rank is the sum of ranks", concatenate},
-	"svd":    {"exact sum, brought to singular form: the smallest rank that holds it", func(ts []Term) (Term, error) { return recompressSum(ts, Cut{}) }},
-	"linear": {"weighted sums of the A's and of the B's, as PEFT computes it: cross terms, equal ranks only", linear},
+	{"linear", "weighted sum", tasks{}},
+	{"ties", "the largest of each, a sign elected, the mean of those that agree", tasks{pruneSmall, true}},
+	{"dare_linear", "random ones of each, rescaled, and their weighted sum", tasks{pruneRandom, false}},
+	{"dare_ties", "random ones of each, rescaled, a sign elected, the mean of those that agree", tasks{pruneRandom, true}},
+	{"magnitude_prune", "the largest of each, and their weighted sum", tasks{pruneSmall, false}},
+}
+
+func init() {
+	for _, m := range arithmetics {
+		combiners[m.name] = combiner{m.help + "; of the A's and of the B's: cross terms, equal ranks only", m.onFactors}
+		if m.name != "linear" { // whose form on the changes is svd
+			combiners[m.name+"_svd"] = combiner{m.help + "; of the changes, cut to --svd-rank", m.onDeltas}
+		}
+	}
 }
 
 // CombineMethods lists the methods with their help, in alphabetical order.
@@ -34,20 +68,44 @@ func CombineMethods() (names, help []string) {
 	return names, help
 }
 
+// exact gives what a method does with TrueDelta.
+func exact(method string) func(*combination, []Term) (Term, error) {
+	for _, m := range arithmetics {
+		if m.name != "linear" && strings.TrimSuffix(method, "_svd") == m.name {
+			return m.onDeltas
+		}
+	}
+	return exactSum
+}
+
 // Combine makes one adapter of several, each with its factor. All must be of one
 // layout: resolved against the same base, or all unresolved and of one format.
 // A matrix that only some of them change is combined from those.
-func Combine(method string, adapters []Weighted) (*adapter.Adapter, error) {
-	c, ok := combiners[method]
+//
+// Memory, besides the adapters: for methods that work on the changes 4 bytes an
+// element and adapter and 16 more for one matrix at a time, otherwise that of the factors.
+func Combine(adapters []Weighted, o CombineOptions) (*adapter.Adapter, error) {
+	if o.Method == "" {
+		o.Method = "cat"
+	}
+	m, ok := combiners[o.Method]
 	if !ok {
 		names, _ := CombineMethods()
-		return nil, format.Usagef("no combination method is called %q; there are %s", method, strings.Join(names, ", "))
+		return nil, format.Usagef("no combination method is called %q; there are %s", o.Method, strings.Join(names, ", "))
+	}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if o.TrueDelta {
+		m.fold = exact(o.Method)
 	}
 	first := adapters[0]
+	all := map[string]*combination{}
 	terms := map[string][]Term{}
 	pairs := map[string]*adapter.Pair{}
 	var order []string
-	for _, a := range adapters {
+	rank := 0
+	for i, a := range adapters {
 		if (a.Format == "gguf") != (first.Format == "gguf") && (!a.Resolved() || !first.Resolved()) {
 			return nil, format.Usagef("%s and %s name their matrices differently: give the model they belong to with --base", first.Path, a.Path)
 		}
@@ -57,12 +115,13 @@ func Combine(method string, adapters []Weighted) (*adapter.Adapter, error) {
 			}
 			k := key(p)
 			if pairs[k] == nil {
-				pairs[k] = p
+				pairs[k], all[k] = p, &combination{CombineOptions: &o, matrix: k}
 				order = append(order, k)
 			}
-			t := termOf(p)
-			t.Scale *= a.Factor
-			terms[k] = append(terms[k], t)
+			terms[k] = append(terms[k], termOf(p))
+			all[k].weights = append(all[k].weights, a.Factor)
+			all[k].from = append(all[k].from, i)
+			rank = max(rank, p.Rank)
 		}
 	}
 	out := *first.Adapter
@@ -74,7 +133,8 @@ func Combine(method string, adapters []Weighted) (*adapter.Adapter, error) {
 				return nil, fmt.Errorf("%s: the adapters change a %dx%d and a %dx%d matrix", k, ts[0].B.Rows, ts[0].A.Cols, t.B.Rows, t.A.Cols)
 			}
 		}
-		t, err := c.fold(ts)
+		all[k].rank = rank
+		t, err := m.fold(all[k], ts)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", k, err)
 		}
@@ -104,24 +164,25 @@ func withTerm(p *adapter.Pair, t Term) *adapter.Pair {
 
 // concatenate stacks A's and B's. Where all scales are the same number it stays
 // the scale, and the matrices keep their bits; else each A takes its own.
-func concatenate(ts []Term) (Term, error) {
+func concatenate(c *combination, ts []Term) (Term, error) {
 	rank, same := 0, true
-	for _, t := range ts {
+	scale := func(k int) float32 { return ts[k].Scale * c.weights[k] }
+	for k, t := range ts {
 		rank += t.A.Rows
-		same = same && t.Scale == ts[0].Scale
+		same = same && scale(k) == scale(0)
 	}
 	out := Term{A: kernel.NewMat(rank, ts[0].A.Cols), B: kernel.NewMat(ts[0].B.Rows, rank), Scale: 1}
 	if same {
-		out.Scale = ts[0].Scale
+		out.Scale = scale(0)
 	}
 	at := 0
-	for _, t := range ts {
-		for k := range t.A.Rows {
-			row := out.A.Row(at + k)
-			copy(row, t.A.Row(k))
+	for k, t := range ts {
+		for i := range t.A.Rows {
+			row := out.A.Row(at + i)
+			copy(row, t.A.Row(i))
 			if !same {
 				for j := range row {
-					row[j] *= t.Scale
+					row[j] *= scale(k)
 				}
 			}
 		}
@@ -133,47 +194,144 @@ func concatenate(ts []Term) (Term, error) {
 	return out, nil
 }
 
-// linear is add_weighted_adapter's "linear": with x = factor times scale of each,
-// A = sum sign(x) sqrt(|x|) A_i and B = sum sqrt(|x|) B_i. Their product holds
-// B_i*A_j too; it is the weighted sum of the changes for one adapter only.
-func linear(ts []Term) (Term, error) {
-	rank := ts[0].A.Rows
-	out := Term{A: kernel.NewMat(rank, ts[0].A.Cols), B: kernel.NewMat(ts[0].B.Rows, rank), Scale: 1}
-	for _, t := range ts {
-		if t.A.Rows != rank {
-			return Term{}, format.Usagef("method linear needs equal ranks, these have %d and %d; methods cat and svd take any", rank, t.A.Rows)
-		}
-		root := float32(math.Sqrt(math.Abs(float64(t.Scale))))
-		signed := root
-		if t.Scale < 0 {
-			signed = -root
-		}
-		for i := range t.A.Rows {
-			for j, v := range t.A.Row(i) {
-				out.A.Row(i)[j] += float32(signed * v)
-			}
-		}
-		for i := range t.B.Rows {
-			for j, v := range t.B.Row(i) {
-				out.B.Row(i)[j] += float32(root * v)
-			}
-		}
+// exactSum is the exact sum in singular form, cut as told; values at the level
+// of float32's rounding are dropped.
+func exactSum(c *combination, ts []Term) (Term, error) {
+	sum, err := concatenate(c, ts)
+	if err != nil {
+		return Term{}, err
 	}
+	l, err := Recompress(sum.B, sum.A, float64(sum.Scale), c.Cut)
+	if err != nil {
+		return Term{}, err
+	}
+	return l.withoutNoise().clamped(c.Clamp).term(), nil
+}
+
+// onFactors combines A's and B's apart, with x = factor times scale of each weighted
+// by sign(x) sqrt(|x|) in the one and sqrt(|x|) in the other. The product then holds
+// B_i*A_j too: it is the arithmetic of the changes for one adapter only.
+func (t tasks) onFactors(c *combination, ts []Term) (Term, error) {
+	rank := ts[0].A.Rows
+	var as, bs [][]float32
+	var wa, wb []float32
+	for k, term := range ts {
+		if term.A.Rows != rank {
+			return Term{}, format.Usagef("method %s needs equal ranks, these have %d and %d; methods cat, svd and those on changes take any", c.Method, rank, term.A.Rows)
+		}
+		x := float64(c.weights[k]) * float64(term.Scale)
+		root := float32(math.Sqrt(math.Abs(x)))
+		wb = append(wb, root)
+		if x < 0 {
+			root = -root
+		}
+		wa = append(wa, root)
+		as, bs = append(as, values(term.A)), append(bs, values(term.B))
+	}
+	out := Term{Scale: 1, A: kernel.Mat{Rows: rank, Cols: ts[0].A.Cols, Stride: ts[0].A.Cols}, B: kernel.Mat{Rows: ts[0].B.Rows, Cols: rank, Stride: rank}}
+	out.A.Data = t.combine(as, wa, c.CombineOptions, c.masksOf("A"))
+	out.B.Data = t.combine(bs, wb, c.CombineOptions, c.masksOf("B"))
 	return out, nil
 }
 
-// recompressSum is the exact sum in singular form, cut as told; values at the level
-// of float32's rounding are dropped.
-func recompressSum(ts []Term, cut Cut) (Term, error) {
-	sum, err := concatenate(ts)
+// masksOf are the random masks of the terms for a part of the matrix.
+func (c *combination) masksOf(part string) []func(int) bool {
+	all := c.masks(c.matrix, part, c.from[len(c.from)-1]+1)
+	out := make([]func(int) bool, len(c.from))
+	for k, i := range c.from {
+		out[k] = all[i]
+	}
+	return out
+}
+
+// values is a copy of m's elements.
+func values(m kernel.Mat) []float32 {
+	x := make([]float32, 0, m.Rows*m.Cols)
+	for i := range m.Rows {
+		x = append(x, m.Row(i)...)
+	}
+	return x
+}
+
+// largestFullSVD is the smaller dimension up to which a matrix is decomposed as a
+// whole rather than by random directions.
+const largestFullSVD = 768
+
+// onDeltas combines the changes themselves and brings the result to singular form.
+func (t tasks) onDeltas(c *combination, ts []Term) (Term, error) {
+	cut := c.Cut
+	if cut.Rank == 0 && !c.TrueDelta {
+		cut.Rank = c.rank
+	}
+	var xs [][]float32
+	for _, term := range ts {
+		d := kernel.NewMat(term.B.Rows, term.A.Cols)
+		kernel.GemmNN(nil, d, term.B, term.A, false)
+		for i := range d.Data {
+			d.Data[i] *= term.Scale
+		}
+		xs = append(xs, d.Data)
+	}
+	rows, cols := ts[0].B.Rows, ts[0].A.Cols
+	sum := kernel.Mat{Rows: rows, Cols: cols, Stride: cols, Data: t.combine(xs, c.weights, c.CombineOptions, c.masksOf("delta"))}
+	var l LowRank
+	var err error
+	if min(rows, cols) <= largestFullSVD || cut.Rank == 0 {
+		l, err = denseSVD(sum, cut)
+	} else {
+		l, _, err = TruncatedSVD(context.Background(), nil, matrix{sum}, cut, c.Seed)
+	}
 	if err != nil {
 		return Term{}, err
 	}
-	l, err := Recompress(sum.B, sum.A, float64(sum.Scale), cut)
-	if err != nil {
-		return Term{}, err
+	return l.withoutNoise().clamped(c.Clamp).term(), nil
+}
+
+// matrix lets a matrix in memory be read by rows.
+type matrix struct{ kernel.Mat }
+
+func (m matrix) Dims() (rows, cols int64) { return int64(m.Rows), int64(m.Cols) }
+func (m matrix) ReadRows(dst []float32, row int64) error {
+	m.DecodeRows(dst, int(row))
+	return nil
+}
+
+// clamped limits the values of the factors U*S and Vᵀ to the quantile q of both, as
+// PEFT does it; with 0 nothing changes. The quantile depends on the signs of the
+// singular vectors, which no definition fixes.
+func (l LowRank) clamped(q float64) LowRank {
+	if q == 0 {
+		return l
 	}
-	return l.withoutNoise().term(), nil
+	var all []float64
+	for k := range l.A.Rows {
+		root := float32(math.Sqrt(l.Singular[k]))
+		for i := range l.B.Rows {
+			l.B.Row(i)[k] *= root
+			all = append(all, float64(l.B.Row(i)[k]))
+		}
+		row := l.A.Row(k)
+		for j := range row {
+			if root > 0 {
+				row[j] /= root
+			}
+			all = append(all, float64(row[j]))
+		}
+	}
+	sort.Float64s(all)
+	at := q * float64(len(all)-1)
+	i := int(at)
+	hi := all[i]
+	if i+1 < len(all) {
+		hi += (at - float64(i)) * (all[i+1] - all[i])
+	}
+	limit := float32(max(hi, 0))
+	for _, m := range []kernel.Mat{l.A, l.B} {
+		for i, v := range m.Data {
+			m.Data[i] = min(max(v, -limit), limit)
+		}
+	}
+	return l
 }
 
 func (l LowRank) term() Term { return Term{A: l.A, B: l.B, Scale: 1} }
@@ -192,41 +350,4 @@ func (l LowRank) withoutNoise() LowRank {
 	}
 	l.B = b
 	return l
-}
-
-// Resized says what became of one pair.
-type Resized struct {
-	Name     string    `json:"matrix"`
-	Rank     [2]int    `json:"rank"` // before and after
-	Kept     float64   `json:"kept"` // share of the squared norm
-	Singular []float64 `json:"singular_values"`
-}
-
-// Resize brings every pair to the rank that cut allows, by QR of its factors and an
-// SVD of their core.
-func Resize(a *adapter.Adapter, cut Cut) (*adapter.Adapter, []Resized, error) {
-	out := *a
-	out.Pairs, out.Meta = nil, nil
-	var report []Resized
-	for _, p := range a.Pairs {
-		if p.Magnitude != nil {
-			return nil, nil, format.Unsupported("%s is a DoRA adapter (%s): its change is no product of two matrices; merge it instead", a.Path, p.Module)
-		}
-		t := termOf(p)
-		l, err := Recompress(t.B, t.A, float64(t.Scale), cut)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", key(p), err)
-		}
-		out.Pairs = append(out.Pairs, withTerm(p, l.term()))
-		report = append(report, Resized{Name: key(p), Rank: [2]int{p.Rank, l.A.Rows}, Kept: l.Kept, Singular: l.Singular})
-	}
-	return &out, report, nil
-}
-
-// PairSpectrum gives the singular values of what a pair adds, descending, from its
-// factors alone; of a DoRA pair those of its product, without the magnitudes.
-func PairSpectrum(p *adapter.Pair) ([]float64, error) {
-	t := termOf(p)
-	l, err := Recompress(t.B, t.A, float64(t.Scale), Cut{Rank: 1})
-	return l.Singular, err
 }

@@ -94,6 +94,31 @@ func fromCore(q, core, p blas64.General, cut Cut) (LowRank, error) {
 	return l, nil
 }
 
+// denseSVD is the singular form of a matrix that is there as a whole, in float64:
+// exact, at a cost of O(rows * cols * min(rows, cols)).
+func denseSVD(m kernel.Mat, cut Cut) (LowRank, error) {
+	if m.Rows >= m.Cols {
+		q, r := thinQR(toDense(m, false))
+		return fromCore(q, r, identity(m.Cols), cut)
+	}
+	q, r := thinQR(toDense(m, true)) // m = rᵀ qᵀ
+	core := blas64.General{Rows: m.Rows, Cols: m.Rows, Stride: m.Rows, Data: make([]float64, m.Rows*m.Rows)}
+	for i := range m.Rows {
+		for j := range m.Rows {
+			core.Data[i*core.Stride+j] = r.Data[j*r.Stride+i]
+		}
+	}
+	return fromCore(identity(m.Rows), core, q, cut)
+}
+
+func identity(n int) blas64.General {
+	g := blas64.General{Rows: n, Cols: n, Stride: n, Data: make([]float64, n*n)}
+	for i := range n {
+		g.Data[i*n+i] = 1
+	}
+	return g
+}
+
 func kept(s []float64, r int) float64 {
 	var total, sum float64
 	for i, v := range s {
