@@ -15,8 +15,9 @@ func init() {
 }
 
 const (
-	fitRows    = 48 // rows worked on together: few enough for the cache, enough for products
-	fitSample  = 48 // rows of a tensor that its stretch is found on
+	fitRows    = 48       // rows worked on together: few enough for the cache, enough for products
+	fitGrams   = 16 << 20 // bytes of their frames' products at most; then rows are fewer
+	fitSample  = 48       // rows of a tensor that its stretch is found on
 	maxStretch = 8
 )
 
@@ -42,6 +43,7 @@ type fitter struct {
 	n      int
 	subs   int // sub-blocks of a row
 	blocks int
+	batch  int // rows worked on together
 	vars   int // frame variables of a row: its sub-blocks' scales, then their minimums
 	// With S the pooling of columns by sub-block: S·H, and S·H·Sᵀ. Nil without minimums.
 	pooled kernel.Mat
@@ -60,6 +62,7 @@ func openFit(t *target) (encoder, error) {
 	if g.HasMin {
 		f.vars = 2 * f.subs
 	}
+	f.batch = max(8, min(fitRows, fitGrams/(8*f.vars*f.vars)))
 	keep, err := openKeep(t)
 	if err != nil {
 		return nil, err
@@ -78,8 +81,8 @@ func openFit(t *target) (encoder, error) {
 		}
 		rowBytes := f.blocks * g.Bytes
 		w := f.newWork()
-		for i := 0; i*f.n < len(delta); i += fitRows {
-			to := min(i+fitRows, len(delta)/f.n)
+		for i := 0; i*f.n < len(delta); i += f.batch {
+			to := min(i+f.batch, len(delta)/f.n)
 			if err := w.begin(raw[i*rowBytes:to*rowBytes], delta[i*f.n:to*f.n]); err != nil {
 				return fmt.Errorf("rows from %d: %w", row, err)
 			}
@@ -116,14 +119,14 @@ func (f *fitter) prepare(in *inputs) error {
 	return f.findStretch()
 }
 
-// findStretch bisects for the stretch at which the gain on rows spread over the tensor is 1.
+// findStretch finds the stretch on rows spread over the tensor.
 func (f *fitter) findStretch() error {
 	var works []*fitWork
 	rows := int(f.t.rows)
 	take := min(rows, fitSample)
 	rowBytes := f.blocks * f.g.Bytes
-	for first := 0; first < take; first += fitRows {
-		n := min(fitRows, take-first)
+	for first := 0; first < take; first += f.batch {
+		n := min(f.batch, take-first)
 		raw, delta := make([]byte, n*rowBytes), make([]float32, n*f.n)
 		base := make([]float32, f.n)
 		for i := range n {
@@ -182,7 +185,7 @@ func solveStretch(gain func(float32) float64) float32 {
 		return hi
 	}
 	for range 6 {
-		mid := lo + (hi-lo)*float32(below/(below-above))
+		mid := lo + float32((hi-lo)*float32(below/(below-above)))
 		g := gain(mid) - 1
 		switch {
 		case math.Abs(g) <= near:
@@ -222,12 +225,12 @@ type fitWork struct {
 }
 
 func (f *fitter) newWork() *fitWork {
-	w := &fitWork{f: f, base: make([]float32, fitRows*f.n),
-		delta: kernel.NewMat(fitRows, f.n), left: kernel.NewMat(fitRows, f.n), push: kernel.NewMat(fitRows, f.n),
-		toward: kernel.NewMat(fitRows, f.n), change: kernel.NewMat(fitRows, f.n), moved: kernel.NewMat(fitRows, f.n),
-		codes: make([]uint8, fitRows*f.n), step: make([]float32, fitRows*f.subs), min: make([]float32, fitRows*f.subs),
-		least: make([]float32, fitRows*f.subs), most: make([]float32, fitRows*f.subs),
-		gram: make([]float64, fitRows*f.vars*f.vars), block: kernel.NewMat(fitRows, f.g.Sub)}
+	w := &fitWork{f: f, base: make([]float32, f.batch*f.n),
+		delta: kernel.NewMat(f.batch, f.n), left: kernel.NewMat(f.batch, f.n), push: kernel.NewMat(f.batch, f.n),
+		toward: kernel.NewMat(f.batch, f.n), change: kernel.NewMat(f.batch, f.n), moved: kernel.NewMat(f.batch, f.n),
+		codes: make([]uint8, f.batch*f.n), step: make([]float32, f.batch*f.subs), min: make([]float32, f.batch*f.subs),
+		least: make([]float32, f.batch*f.subs), most: make([]float32, f.batch*f.subs),
+		gram: make([]float64, f.batch*f.vars*f.vars), block: kernel.NewMat(f.batch, f.g.Sub)}
 	return w
 }
 

@@ -39,7 +39,7 @@ func roundCompensated(in *inputs, g *quant.Grid, codes []uint8, step []float32, 
 				if s != 0 {
 					from := g.Levels[*code]
 					*code = nearestLevel(g.Levels, *code, from+(w[k]+c[k-lo])/s)
-					moved = s * (g.Levels[*code] - from)
+					moved = float32(s * (g.Levels[*code] - from))
 				}
 				out[k] = moved
 				e[k] = w[k] - moved
@@ -93,7 +93,7 @@ func polish(in *inputs, g *quant.Grid, codes []uint8, step []float32, left, push
 					continue
 				}
 				h := in.h.Row(k)
-				d := s * (g.Levels[to] - g.Levels[code])
+				d := float32(s * (g.Levels[to] - g.Levels[code]))
 				if d*h[k] >= 2*toward[k] == (d > 0) {
 					continue
 				}

@@ -67,8 +67,8 @@ func Apply(base *arch.Model, ds Deltas) (*arch.Model, error) {
 // is filled when the plan has been run; call [Report.Finish] then.
 //
 // Memory: the runner's blocks, and 40 bytes a row of the tensors in flight; with
-// moments, 8 bytes times n² for each of two tensors of n columns, besides what the
-// moments themselves take.
+// moments, 8 bytes times n² for each of two tensors of n columns and less than
+// 32 MiB a thread, besides what the moments themselves take.
 func NewPlan(base *arch.Model, ds Deltas, opt Options) (*format.Plan, *Report, error) {
 	if opt.Method == "" {
 		opt.Method = "keep"
