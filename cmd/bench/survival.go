@@ -79,7 +79,10 @@ func survivalLesson(ctx context.Context, dir string, s *survivalSetup) (string, 
 	if err != nil {
 		return "", err
 	}
-	s.moments, s.task, s.other = paths[1], paths[2], paths[3]
+	if s.moments == "" {
+		s.moments = paths[1]
+	}
+	s.task, s.other = paths[2], paths[3]
 	if s.adapter != "" {
 		return paths[0], nil
 	}
