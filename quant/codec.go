@@ -87,6 +87,12 @@ func (c *codec) encodeRows(dst []byte, src []float32, cols int, weights []float3
 	if len(dst) != len(src)/cols*rowBytes {
 		return fmt.Errorf("%d bytes for %d rows of %d bytes", len(dst), len(src)/cols, rowBytes)
 	}
+	if firstNonFinite(src) < 0 && encodeVector(c.typ, dst, src, cols, weights) {
+		if b := c.badScale(dst); b >= 0 {
+			return c.tooLarge(b/(cols/block), b%(cols/block))
+		}
+		return nil
+	}
 	for r := range len(src) / cols {
 		row := src[r*cols : (r+1)*cols]
 		if i := firstNonFinite(row); i >= 0 {
@@ -95,10 +101,14 @@ func (c *codec) encodeRows(dst []byte, src []float32, cols int, weights []float3
 		out := dst[r*rowBytes : (r+1)*rowBytes]
 		c.encode(out, row, weights)
 		if b := c.badScale(out); b >= 0 {
-			return fmt.Errorf("row %d, columns from %d: values too large for %v", r, b*block, c.typ)
+			return c.tooLarge(r, b)
 		}
 	}
 	return nil
+}
+
+func (c *codec) tooLarge(row, block int) error {
+	return fmt.Errorf("row %d, columns from %d: values too large for %v", row, block*c.typ.BlockSize(), c.typ)
 }
 
 // badScale gives the first block whose scale is not finite, or -1.

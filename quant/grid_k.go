@@ -76,12 +76,14 @@ func unpackQ6K(codes []uint8, step, _ []float32, b []byte) {
 }
 
 func packQ6K(b []byte, codes []uint8) {
+	const low, pair = 0x0f0f0f0f0f0f0f0f, 0x0303030303030303
 	for n := range 2 {
 		ql, qh, c := b[64*n:64*n+64], b[128+32*n:160+32*n], codes[128*n:128*n+128]
-		for l := range 32 {
-			ql[l] = c[l]&15 | c[l+64]<<4
-			ql[l+32] = c[l+32]&15 | c[l+96]<<4
-			qh[l] = c[l]>>4 | c[l+32]>>4<<2 | c[l+64]>>4<<4 | c[l+96]>>4<<6
+		for l := 0; l < 32; l += 8 {
+			c0, c1, c2, c3 := eight(c[l:]), eight(c[l+32:]), eight(c[l+64:]), eight(c[l+96:])
+			putEight(ql[l:], c0&low|c2&low<<4)
+			putEight(ql[l+32:], c1&low|c3&low<<4)
+			putEight(qh[l:], c0>>4&pair|c1>>4&pair<<2|c2>>4&pair<<4|c3>>4&pair<<6)
 		}
 	}
 }

@@ -1,27 +1,45 @@
 package quant
 
+import "encoding/binary"
+
 // kCodes holds the codes of a super-block while it is encoded.
 type kCodes [superBlock]uint8
 
 // packPairs writes 2-bit codes as Q2_K and Q3_K keep them: byte l of each half
-// holds elements l, l+32, l+64 and l+96 of that half.
+// holds elements l, l+32, l+64 and l+96 of that half. Of larger codes the upper bits are dropped.
 func (c *kCodes) packPairs(dst []byte) {
-	for n := range 2 {
-		q, y := c[128*n:][:128], dst[32*n:][:32]
-		for l := range y {
-			y[l] = q[l]&3 | q[l+32]&3<<2 | q[l+64]&3<<4 | q[l+96]<<6
-		}
+	const low = 0x0303030303030303
+	for l := 0; l < 64; l += 8 {
+		q := c[l&32*4+l&31:]
+		putEight(dst[l:], eight(q)&low|eight(q[32:])&low<<2|eight(q[64:])&low<<4|eight(q[96:])&low<<6)
 	}
 }
 
+// packNibbles writes the low nibbles of the codes: of each 64, byte l holds elements l and l+32.
 func (c *kCodes) packNibbles(dst []byte) {
-	for n := range 4 {
-		q, y := c[64*n:][:64], dst[32*n:][:32]
-		for l := range y {
-			y[l] = q[l]&15 | q[l+32]<<4
-		}
+	const low = 0x0f0f0f0f0f0f0f0f
+	for l := 0; l < 128; l += 8 {
+		q := c[l&^31*2+l&31:]
+		putEight(dst[l:], eight(q)&low|eight(q[32:])&low<<4)
 	}
 }
+
+// packBit writes bit number bit of the codes: bit k of byte l is that of element 32*k + l.
+func (c *kCodes) packBit(dst []byte, bit int) {
+	const low = 0x0101010101010101
+	for l := 0; l < 32; l += 8 {
+		var v uint64
+		for k := range 8 {
+			v |= eight(c[32*k+l:]) >> bit & low << k
+		}
+		putEight(dst[l:], v)
+	}
+}
+
+// eight reads eight codes at once, each in a byte of its own.
+func eight(b []uint8) uint64 { return binary.LittleEndian.Uint64(b) }
+
+func putEight(b []byte, v uint64) { binary.LittleEndian.PutUint64(b, v) }
 
 // requantize gives the sub-block of 16 or 32 codes from base on their final codes
 // lo to hi (plus offset) under the scale and minimum that were stored. A zero scale leaves
@@ -113,14 +131,7 @@ func encodeQ3K(dst []byte, row, columns []float32) {
 			for j := range 16 {
 				scales[j] = searchDescent(codes[16*j:], row[16*j:][:16], 4)
 			}
-			clear(scaleCodes[:])
-			if top, amax := extreme(scales[:]); amax != 0 {
-				iscale := -32 / top
-				for j, s := range scales {
-					scaleCodes[j] = uint8(clampInt(int(int8(nearestInt(iscale*s))), -32, 31) + 32)
-				}
-				d = 1 / iscale
-			}
+			d = scaleCodesQ3K(scaleCodes[:], scales[:])
 		} else {
 			sigma2 := 2 * sumSquares(row[:superBlock]) / superBlock
 			for j := range 16 {
@@ -138,13 +149,24 @@ func encodeQ3K(dst []byte, row, columns []float32) {
 		for j := range 16 {
 			codes.requantize(row[16*j:][:16], 16*j, d*float32(stored[j]), 0, -4, 3)
 		}
-		high := dst[:32]
-		clear(high)
-		for i, c := range codes {
-			high[i&31] |= c >> 2 & 1 << (i >> 5)
-		}
+		codes.packBit(dst[:32], 2)
 		codes.packPairs(dst[32:96])
 	}
+}
+
+// scaleCodesQ3K rounds the scales of a super-block without importance to codes, with
+// their offset of 32, and returns the scale of the scales.
+func scaleCodesQ3K(codes []uint8, scales []float32) float32 {
+	clear(codes)
+	top, amax := extreme(scales)
+	if amax == 0 {
+		return 0
+	}
+	iscale := -32 / top
+	for j, s := range scales {
+		codes[j] = uint8(clampInt(int(int8(nearestInt(iscale*s))), -32, 31) + 32)
+	}
+	return 1 / iscale
 }
 
 // packQ3KScales is the inverse of q3KScales, on codes with their offset of 32.
@@ -168,6 +190,19 @@ func packScalesK4(dst []byte, scales, mins *[8]uint8) {
 	}
 }
 
+// cappedCodes rounds scales or minimums whose largest is top to codes of six bits, and
+// returns their scale.
+func cappedCodes(codes *[8]uint8, values []float32, top float32) float32 {
+	var inv float32
+	if top > 0 {
+		inv = 63 / top
+	}
+	for j, v := range values {
+		codes[j] = min(63, uint8(nearestInt(inv*v)))
+	}
+	return top / 63
+}
+
 // encodeK45 finds the codes, scales and minimums of a Q4_K or Q5_K super-block,
 // and writes its head.
 func encodeK45(codes *kCodes, dst []byte, x, columns []float32, nmax int, rmin, rdelta float32, nstep int) {
@@ -188,18 +223,7 @@ func encodeK45(codes *kCodes, dst []byte, x, columns []float32, nmax int, rmin, 
 			scales[j], mins[j] = searchScaleMin(codes[32*j:], xb, weights[:], nmax, rmin, rdelta, nstep, false)
 			maxScale, maxMin = max(maxScale, scales[j]), max(maxMin, mins[j])
 		}
-		d, dmin = maxScale/63, maxMin/63
-		var invScale, invMin float32
-		if maxScale > 0 {
-			invScale = 63 / maxScale
-		}
-		if maxMin > 0 {
-			invMin = 63 / maxMin
-		}
-		for j := range 8 {
-			scaleCodes[j] = min(63, uint8(nearestInt(invScale*scales[j])))
-			minCodes[j] = min(63, uint8(nearestInt(invMin*mins[j])))
-		}
+		d, dmin = cappedCodes(&scaleCodes, scales[:], maxScale), cappedCodes(&minCodes, mins[:], maxMin)
 	} else {
 		sigma2 := 2 * sumSquares(x[:superBlock]) / superBlock
 		for j := range 8 {
@@ -237,11 +261,7 @@ func encodeQ5K(dst []byte, row, columns []float32) {
 		if columns != nil {
 			columns = columns[superBlock:]
 		}
-		high := dst[16:48]
-		clear(high)
-		for i, c := range codes {
-			high[i&31] |= c >> 4 << (i >> 5)
-		}
+		codes.packBit(dst[16:48], 4)
 		codes.packNibbles(dst[48:176])
 	}
 }

@@ -11,3 +11,5 @@ func vectorized(_ format.Type, decode func(dst []float32, src []byte)) func(dst 
 func (m *nibbleRows) decodeBlocks(_ []float32, _ int64) int64 { return 0 }
 
 func int8Vector(_ []float32, _ []byte, _, _ float32) int { return 0 }
+
+func encodeVector(_ format.Type, _ []byte, _ []float32, _ int, _ []float32) bool { return false }
