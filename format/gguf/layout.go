@@ -24,6 +24,9 @@ type WriteOptions struct {
 	MaxSize    int64
 	// NoTensorFirst makes the first shard of a split model hold only the metadata.
 	NoTensorFirst bool
+	// ShardTensors, if not nil, says how many tensors each shard has; none of the
+	// options above may be set beside it but Force.
+	ShardTensors []int
 }
 
 // maxAlignment is the largest alignment that is written: a page of any machine.
@@ -81,8 +84,12 @@ func LayoutOf(path string, meta *Meta, plan *format.Plan, opt WriteOptions) (*La
 		} else if meta.Has(keyAlignment) {
 			m.Set(keyAlignment, uint32(alignment)) // each file is laid out by its own metadata
 		}
-		// The order in which llama-gguf-split writes them, which sets the count last.
+		// llama-gguf-split sets the count last; llama-quantize, which keeps shards as
+		// they are, sets it second.
 		m.Set(keySplitNo, uint16(i))
+		if opt.ShardTensors != nil {
+			m.Set(keySplitCount, uint16(len(groups)))
+		}
 		m.Set(keySplitTensors, int32(len(plan.Outputs)))
 		m.Set(keySplitCount, uint16(len(groups)))
 		name := ShardPath(strings.TrimSuffix(path, ".gguf"), i, len(groups))
@@ -162,6 +169,9 @@ type group struct{ begin, end int }
 // cut divides the plan into shards as llama-gguf-split does.
 func cut(plan *format.Plan, alignment int64, opt WriteOptions) ([]group, error) {
 	n := len(plan.Outputs)
+	if opt.ShardTensors != nil {
+		return cutAs(n, opt)
+	}
 	if opt.MaxTensors < 0 || opt.MaxSize < 0 || opt.MaxTensors > 0 && opt.MaxSize > 0 {
 		return nil, format.Usagef("a model is split by the number of tensors or by the size of a shard, one of them")
 	}
@@ -187,6 +197,26 @@ func cut(plan *format.Plan, alignment int64, opt WriteOptions) ([]group, error) 
 		size += padded
 	}
 	return append(groups, group{begin, n}), nil
+}
+
+// cutAs divides n tensors as opt.ShardTensors says.
+func cutAs(n int, opt WriteOptions) ([]group, error) {
+	if opt.MaxTensors != 0 || opt.MaxSize != 0 || opt.NoTensorFirst {
+		return nil, format.Usagef("the tensors of each shard are given: nothing else can divide the model")
+	}
+	var groups []group
+	begin := 0
+	for _, k := range opt.ShardTensors {
+		if k < 0 || k > n-begin {
+			return nil, format.Usagef("shards of %v tensors, of which there are %d", opt.ShardTensors, n)
+		}
+		groups = append(groups, group{begin, begin + k})
+		begin += k
+	}
+	if begin != n || len(groups) == 0 {
+		return nil, format.Usagef("shards of %v tensors, of which there are %d", opt.ShardTensors, n)
+	}
+	return groups, nil
 }
 
 func layoutShard(path string, meta *Meta, plan *format.Plan, g group, alignment int64) (ShardLayout, error) {
