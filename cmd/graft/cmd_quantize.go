@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -30,6 +28,12 @@ type quantizeOptions struct {
 	override                   []string
 	prune                      []int
 	doubleQuant                bool
+	target                     targetFlags
+	explain, keepSplit         bool
+	include, exclude           []string
+	compare                    []string
+	data                       string
+	context, limit             int
 }
 
 func newQuantizeCmd(a *app) *cobra.Command {
@@ -48,6 +52,13 @@ matrices become f32, f16, bf16, q8_0 or another plain type.
   graft quantize model-f16.gguf -o m.gguf --type Q4_K_M --tensor-type 'ffn_down=q6_k'
   graft quantize adapter.gguf -o adapter-q8_0.gguf --type q8_0
   graft quantize hf-folder -o hf-nf4 --type nf4 --double-quant
+  graft quantize model-f16.gguf -o model.gguf --target-size 4.2GiB --imatrix imatrix.gguf
+  graft quantize model-f16.gguf --compare Q8_0,Q6_K,Q4_K_M,4.6bpw --data text.txt
+
+With a target instead of a type each tensor gets the type that loses least for the
+bytes: the noise that encoding makes in the tensor's output (weighted by the
+importance matrix, if there is one) is measured for each type near the target.
+--compare quantizes to each type in turn, in a temporary folder, and measures it.
 
 TYPE is one of
   ` + wrapNames(fileTypeNames(), 78) + `
@@ -70,6 +81,15 @@ or, for a folder that transformers loads with bitsandbytes, nf4, fp4 or int8.` +
 	f.StringArrayVar(&o.override, "override-kv", nil, "KEY=int|float|bool|str:VALUE, set in the metadata (repeatable)")
 	f.BoolVar(&o.doubleQuant, "double-quant", false, "for nf4 and fp4: quantize the scales too")
 	f.IntSliceVar(&o.prune, "prune-layers", nil, "layers to leave out, by comma")
+	f.BoolVar(&o.keepSplit, "keep-split", false, "shards like those of the source, with its order of tensors")
+	f.BoolVar(&o.explain, "explain", false, "print each tensor's type and the rule that gave it")
+	f.StringArrayVar(&o.include, "include-weights", nil, "use the importance of tensors with this in their name only (repeatable)")
+	f.StringArrayVar(&o.exclude, "exclude-weights", nil, "do not use the importance of tensors with this in their name (repeatable)")
+	o.target.add(cmd)
+	f.StringSliceVar(&o.compare, "compare", nil, "types to measure against each other on --data, by comma")
+	f.StringVar(&o.data, "data", "", "for --compare: text or records to measure on")
+	f.IntVar(&o.context, "context", 512, "for --compare: tokens of a window of text")
+	f.IntVar(&o.limit, "limit", 0, "for --compare: measure on the first N windows or records only; 0: all")
 	return cmd
 }
 
@@ -100,8 +120,14 @@ func wrapNames(names []string, width int) string {
 }
 
 func (a *app) quantize(ctx context.Context, path string, o *quantizeOptions) error {
-	if o.typ == "" {
-		return format.Usagef("name the type with --type, Q4_K_M for example")
+	if len(o.compare) > 0 {
+		return a.quantizeCompare(ctx, path, o)
+	}
+	if o.data != "" {
+		return format.Usagef("--data is for --compare")
+	}
+	if (o.typ == "") != o.target.given() {
+		return format.Usagef("name the type with --type, Q4_K_M for example, or a size with --target-size or --target-bpw")
 	}
 	if err := o.output.check(path); err != nil {
 		return err
@@ -110,10 +136,12 @@ func (a *app) quantize(ctx context.Context, path string, o *quantizeOptions) err
 	if err != nil {
 		return err
 	}
-	if kind.Adapter() {
+	switch t, ok := bnbType(o.typ); {
+	case kind.Adapter() && o.target.given():
+		return format.Usagef("targets are for models: an adapter's matrices all get one type")
+	case kind.Adapter():
 		return a.quantizeAdapter(path, o)
-	}
-	if t, ok := bnbType(o.typ); ok {
+	case ok:
 		return a.quantizeBnB(ctx, path, t, o)
 	}
 	opt, err := o.options()
@@ -121,55 +149,151 @@ func (a *app) quantize(ctx context.Context, path string, o *quantizeOptions) err
 		return err
 	}
 	opt.DryRun = o.output.dryRun
-	m, err := arch.Open(path, arch.Options{})
+	src, done, err := a.openQuantSource(path)
 	if err != nil {
 		return err
 	}
-	defer m.Close()
-	src := quant.Source{Meta: m.Meta, Views: m.Views}
+	defer done()
+	var plan *format.Plan
+	var meta *gguf.Meta
+	var choices []quant.TargetChoice
+	if o.target.given() {
+		target, err := o.target.target()
+		if err != nil {
+			return err
+		}
+		plan, meta, choices, err = a.planTarget(ctx, src, opt, target)
+		if err != nil {
+			return err
+		}
+		a.printTarget(choices)
+	} else if plan, meta, err = quant.NewPlan(src, opt); err != nil {
+		return err
+	}
+	var write gguf.WriteOptions
+	if o.keepSplit {
+		if write.ShardTensors, err = shardsOf(path, plan); err != nil {
+			return err
+		}
+	}
+	l, err := a.writeShards(ctx, "quantized", &o.output, meta, plan, write)
+	if err != nil {
+		return err
+	}
+	if o.explain || o.output.dryRun && !(choices != nil && !a.json) {
+		return a.printPlan(plan, l.Size())
+	}
+	if o.output.dryRun {
+		a.result("%d tensors, %s bytes in all", len(plan.Outputs), count(l.Size()))
+		return nil
+	}
+	return a.reportQuantized(o.output.path, l.Size(), plan, choices)
+}
+
+// openQuantSource opens what is to be quantized.
+func (a *app) openQuantSource(path string) (src quant.Source, done func() error, err error) {
+	kind, err := checkpoint.Sniff(path)
+	if err != nil {
+		return src, nil, err
+	}
+	m, err := arch.Open(path, arch.Options{})
+	if err != nil {
+		return src, nil, err
+	}
+	src = quant.Source{Meta: m.Meta, Views: m.Views}
 	if kind != checkpoint.GGUFModel {
 		src.StoredAs = convert.FloatTypes(m)
 	}
-	plan, meta, err := quant.NewPlan(src, opt)
-	if err != nil {
-		return err
-	}
-	if err := a.writeGGUF(ctx, "quantized", &o.output, meta, plan); err != nil || o.output.dryRun {
-		return err
-	}
-	return a.reportWritten(o.output.path, plan)
+	return src, m.Close, nil
 }
 
-// reportWritten says what was written, with the sizes before and after.
-func (a *app) reportWritten(path string, plan *format.Plan) error {
-	st, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		st, err = os.Stat(gguf.ShardPath(strings.TrimSuffix(path, ".gguf"), 1, 1))
-	}
+// shardsOf gives the number of tensors that each shard of the model at path holds of
+// a plan in the model's order.
+func shardsOf(path string, plan *format.Plan) ([]int, error) {
+	f, err := gguf.Open(path)
 	if err != nil {
-		return err
+		return nil, format.Usagef("--keep-split is for GGUF files: %v", err)
 	}
+	defer f.Close()
+	if len(f.Shards) == 1 {
+		return nil, nil
+	}
+	if len(plan.Outputs) != len(f.Tensors) {
+		return nil, format.Usagef("--keep-split and --prune-layers exclude each other")
+	}
+	var counts []int
+	for _, s := range f.Shards {
+		counts = append(counts, s.Tensors)
+	}
+	return counts, nil
+}
+
+// bitsOf is the mean number of bits that a plan's tensors have for a value.
+func bitsOf(plan *format.Plan) (float64, error) {
 	var elements int64
 	for _, out := range plan.Outputs {
 		n, err := format.Elements(out.Shape)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		elements += n
 	}
-	bits := 8 * float64(plan.Size()) / float64(max(elements, 1))
-	if a.json {
-		return a.printJSON(map[string]any{"path": path, "bytes": st.Size(), "tensors": len(plan.Outputs), "bits_per_weight": bits})
+	return 8 * float64(plan.Size()) / float64(max(elements, 1)), nil
+}
+
+// reportQuantized says what was written, of bytes in all.
+func (a *app) reportQuantized(path string, bytes int64, plan *format.Plan, choices []quant.TargetChoice) error {
+	bits, err := bitsOf(plan)
+	if err != nil {
+		return err
 	}
-	a.result("%s: %s, %s, %.2f bits per weight", path, plural(len(plan.Outputs), "tensor"), size(st.Size()), bits)
+	if a.json {
+		doc := map[string]any{"path": path, "bytes": bytes, "tensors": len(plan.Outputs), "bits_per_weight": bits}
+		if choices != nil {
+			doc["choices"] = choices
+		}
+		return a.printJSON(doc)
+	}
+	a.result("%s: %s, %s, %.2f bits per weight", path, plural(len(plan.Outputs), "tensor"), size(bytes), bits)
 	return nil
 }
 
+// reportWritten says what was written, a single file.
+func (a *app) reportWritten(path string, plan *format.Plan) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return a.reportQuantized(path, st.Size(), plan, nil)
+}
+
+// writeShards carries out a plan into a GGUF file or the shards that opt asks for,
+// unless it is a dry run, and gives their layout.
+func (a *app) writeShards(ctx context.Context, verb string, o *outputFlags, meta *gguf.Meta, plan *format.Plan, opt gguf.WriteOptions) (*gguf.Layout, error) {
+	memory, err := parseSize(o.memory)
+	if err != nil {
+		return nil, err
+	}
+	opt.Force = o.force
+	if o.dryRun {
+		return gguf.LayoutOf("out.gguf", meta, plan, opt)
+	}
+	w, err := gguf.Create(o.path, meta, plan, opt)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Abort()
+	if err := format.Run(ctx, plan, w, a.runOptions(verb, memory)); err != nil {
+		return nil, err
+	}
+	return w.Layout(), w.Close()
+}
+
 func (o *quantizeOptions) options() (quant.Options, error) {
-	opt := quant.Options{AllowRequantize: o.requant, PruneLayers: o.prune, Copy: strings.EqualFold(o.typ, "copy")}
+	opt := quant.Options{AllowRequantize: o.requant, PruneLayers: o.prune, KeepOrder: o.keepSplit, Copy: strings.EqualFold(o.typ, "copy")}
 	opt.Recipe = quant.Recipe{Pure: o.pure, LeaveOutput: o.leaveOutput}
 	var err error
-	if !opt.Copy {
+	if !opt.Copy && o.typ != "" {
 		if opt.Recipe.FileType, err = quant.ParseFileType(o.typ); err != nil {
 			return opt, err
 		}
@@ -206,6 +330,14 @@ func (o *quantizeOptions) options() (quant.Options, error) {
 		if opt.Imatrix, err = quant.ReadImatrix(o.imatrix); err != nil {
 			return opt, err
 		}
+	}
+	switch {
+	case len(o.include) > 0 && len(o.exclude) > 0:
+		return opt, format.Usagef("--include-weights and --exclude-weights exclude each other")
+	case len(o.include)+len(o.exclude) > 0 && opt.Imatrix == nil:
+		return opt, format.Usagef("--include-weights and --exclude-weights choose from an importance matrix: give one with --imatrix")
+	case len(o.include)+len(o.exclude) > 0:
+		opt.Imatrix = opt.Imatrix.Filter(o.include, o.exclude)
 	}
 	return opt, nil
 }

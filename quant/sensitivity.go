@@ -1,0 +1,110 @@
+package quant
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/graft-lora/graft/format"
+)
+
+// sampleRows is how many rows of a tensor an error is measured on; all of them, if
+// it has no more.
+const sampleRows = 256
+
+// relativeErrors measures what encoding a tensor in each of types does to it:
+// Σ w·(x-x')² / Σ w·x² over rows spread evenly, w being the importance of the
+// column, or 1. That is the part of the tensor's output (of inputs with those mean
+// squares, uncorrelated) that becomes noise. weights are nil or those of every matrix
+// of a stack, one after another.
+func relativeErrors(ctx context.Context, v *format.View, types []format.Type, weights []float32) ([]float64, error) {
+	rows, cols := v.Rows.Dims()
+	n := min(rows, sampleRows)
+	perMatrix := rows / matrices(v.Shape)
+	type part struct{ noise, signal []float64 } // signal has one element
+	parts := make([]part, n)
+	g, ctx := errgroup.WithContext(ctx)
+	workers := min(int64(runtime.GOMAXPROCS(0)), n)
+	for w := range workers {
+		g.Go(func() error {
+			x, back := make([]float32, cols), make([]float32, cols)
+			for i := w; i < n; i += workers {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				row := i * rows / n
+				if err := v.Rows.ReadRows(x, row); err != nil {
+					return err
+				}
+				var cw []float32
+				if weights != nil {
+					m := row / perMatrix
+					cw = weights[m*cols : (m+1)*cols]
+				}
+				p := part{make([]float64, len(types)), []float64{weightedSquares(x, nil, cw)}}
+				for k, typ := range types {
+					if err := roundTrip(back, x, typ, cw); err != nil {
+						return fmt.Errorf("tensor %s, row %d: %w", v.Name, row, err)
+					}
+					p.noise[k] = weightedSquares(x, back, cw)
+				}
+				parts[i] = p
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	errs := make([]float64, len(types))
+	var signal float64
+	for _, p := range parts {
+		signal += p.signal[0]
+		for k, e := range p.noise {
+			errs[k] += e
+		}
+	}
+	for k := range errs {
+		if signal > 0 {
+			errs[k] /= signal
+		}
+	}
+	return errs, nil
+}
+
+// roundTrip makes dst what x is after it was encoded.
+func roundTrip(dst, x []float32, typ format.Type, weights []float32) error {
+	codec, err := format.EncoderOf(typ)
+	if err != nil {
+		return err
+	}
+	size, err := typ.RowBytes(int64(len(x)))
+	if err != nil {
+		return err
+	}
+	packed := make([]byte, size)
+	if err := codec.Encode(packed, x, len(x), weights); err != nil {
+		return err
+	}
+	codec.Decode(dst, packed)
+	return nil
+}
+
+// weightedSquares is Σ w·(x-y)², y or w being nil for 0 or 1.
+func weightedSquares(x, y, w []float32) float64 {
+	var sum float64
+	for i, v := range x {
+		d := float64(v)
+		if y != nil {
+			d -= float64(y[i])
+		}
+		d *= d
+		if w != nil {
+			d *= float64(w[i])
+		}
+		sum += d
+	}
+	return sum
+}
