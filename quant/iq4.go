@@ -139,18 +139,26 @@ func encodeIQ4XS(dst []byte, row, columns []float32) {
 		if columns != nil {
 			columns = columns[superBlock:]
 		}
-		top, _ := extreme(scales[:])
-		d := -top / 32
-		id := reciprocal(d)
-		putHalf(dst, d)
-		clear(dst[2:8])
-		var high uint16
+		putScalesIQ4XS(dst, scales[:])
 		for ib, s := range scales {
-			l := clampInt(nearestInt(id*s), -32, 31)
-			encodeIQ4(dst[8+16*ib:], row[32*ib:][:32], d*float32(l))
-			dst[4+ib/2] |= uint8(l+32) & 15 << (ib & 1 * 4)
-			high |= uint16(l+32) >> 4 << (2 * ib)
+			encodeIQ4(dst[8+16*ib:], row[32*ib:][:32], s)
 		}
-		binary.LittleEndian.PutUint16(dst[2:], high)
 	}
+}
+
+// putScalesIQ4XS writes the head of a block, and leaves in scales what they are as stored.
+func putScalesIQ4XS(dst []byte, scales []float32) {
+	top, _ := extreme(scales)
+	d := -top / 32
+	id := reciprocal(d)
+	putHalf(dst, d)
+	clear(dst[2:8])
+	var high uint16
+	for ib, s := range scales {
+		l := clampInt(nearestInt(id*s), -32, 31)
+		scales[ib] = d * float32(l)
+		dst[4+ib/2] |= uint8(l+32) & 15 << (ib & 1 * 4)
+		high |= uint16(l+32) >> 4 << (2 * ib)
+	}
+	binary.LittleEndian.PutUint16(dst[2:], high)
 }

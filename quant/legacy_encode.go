@@ -12,16 +12,16 @@ func reciprocal(d float32) float32 {
 
 // nibbles packs 32 codes: low nibbles the first half, high nibbles the second.
 func nibbles(dst, codes []uint8) {
-	dst, codes = dst[:16], codes[:32]
-	for j := range dst {
-		dst[j] = codes[j]&15 | codes[j+16]<<4
-	}
+	const low = 0x0f0f0f0f0f0f0f0f
+	putEight(dst, eight(codes)&low|eight(codes[16:])&low<<4)
+	putEight(dst[8:], eight(codes[8:])&low|eight(codes[24:])&low<<4)
 }
 
-// fifthBits gathers bit 4 of 32 codes.
+// fifthBits gathers bit 4 of 32 codes. The product moves the bits of eight bytes side by
+// side into the uppermost byte.
 func fifthBits(codes []uint8) (bits uint32) {
-	for j, c := range codes[:32] {
-		bits |= uint32(c>>4&1) << j
+	for j := 0; j < 32; j += 8 {
+		bits |= uint32(eight(codes[j:])>>4&0x0101010101010101*0x0102040810204080>>56) << j
 	}
 	return bits
 }

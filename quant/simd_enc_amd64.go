@@ -31,10 +31,16 @@ const (
 // encConst are the constants of simd_enc_amd64.h, in its order.
 //
 //lint:ignore U1000 the assembly reads it
-var encConst = func() (t [8][64]byte) {
+var encConst = func() (t [17][64]byte) {
 	for i, v := range []uint32{0x4b400000, 0x7fffff, 0x4b000000, 0x7fffffff, 0x3f800000, math.Float32bits(groupMaxEps), 0xff, 0x400000} {
 		for j := 0; j < 64; j += 4 {
 			binary.LittleEndian.PutUint32(t[i][j:], v)
+		}
+	}
+	for j := range 16 {
+		mid := func(i int) float32 { return (iq4Levels[i] + iq4Levels[i+1]) / 2 }
+		for i, v := range []float32{mid(7), mid(3), mid(11), mid(1 + j%4*4), mid(j % 8 * 2), iq4Levels[j%8*2], iq4Levels[j%8*2+1], math.Float32frombits(1), iq4Levels[0]} {
+			binary.LittleEndian.PutUint32(t[8+i][4*j:], math.Float32bits(v))
 		}
 	}
 	return t
@@ -48,6 +54,9 @@ type vectorEncoder func(e *encWork, dst []byte, src []float32, cols int, weights
 func encodeVector(t format.Type, dst []byte, src []float32, cols int, weights []float32) bool {
 	tier := cpu.Current()
 	f, ok := vectorEncoders[t]
+	if weights == nil && vectorWeighted[t] {
+		return false
+	}
 	if !ok || tier == cpu.Generic || len(src) == 0 {
 		return false
 	}
@@ -57,6 +66,27 @@ func encodeVector(t format.Type, dst []byte, src []float32, cols int, weights []
 	encPool.Put(e)
 	return true
 }
+
+var vectorEncoders = map[format.Type]vectorEncoder{
+	format.Q2_K: vectorQ2K,
+	format.Q3_K: vectorQ3K,
+	format.Q4_K: func(e *encWork, dst []byte, src []float32, cols int, weights []float32) {
+		e.encodeK45(format.Q4_K, dst, src, cols, weights, 15, q4KTries)
+	},
+	format.Q5_K: func(e *encWork, dst []byte, src []float32, cols int, weights []float32) {
+		e.encodeK45(format.Q5_K, dst, src, cols, weights, 31, q5KTries)
+	},
+	format.Q6_K:   vectorQ6K,
+	format.Q4_0:   vectorQ4_0,
+	format.Q4_1:   vectorQ4_1,
+	format.Q5_0:   vectorQ5_0,
+	format.Q5_1:   vectorQ5_1,
+	format.IQ4_NL: vectorIQ4NL,
+	format.IQ4_XS: vectorIQ4XS,
+}
+
+// vectorWeighted are the types whose vector encoders need weights.
+var vectorWeighted = map[format.Type]bool{format.Q4_0: true, format.Q4_1: true, format.Q5_0: true, format.Q5_1: true}
 
 var encPool = sync.Pool{New: func() any { return new(encWork) }}
 
@@ -69,17 +99,17 @@ type (
 type encTier struct {
 	width                                             int
 	weighImportance, weighMean, weighAbs, weighSquare weighFunc
-	searchScale, searchDescent                        searchFunc
+	searchScale, searchDescent, searchIQ4             searchFunc
 	searchMin                                         func(x, w, codes, state *float32, n int, tries *float32, count int, low, high float32, mad int)
 	searchPositive                                    func(x, w, codes, state *float32, n int, tries *float32, count int, high int32)
-	requantize, roundCodes                            func(codes *byte, x, scales, mins *float32, groups, n int, low, high float32)
+	requantize, roundCodes, codesIQ4                  func(codes *byte, x, scales, mins *float32, groups, n int, low, high float32)
 }
 
 var encFuncs = [...]encTier{
-	cpu.AVX2: {8, weighImportanceAVX2, weighMeanAVX2, weighAbsAVX2, weighSquareAVX2, searchScaleAVX2, searchDescentAVX2, searchMinAVX2, searchPositiveAVX2,
-		requantizeAVX2, roundCodesAVX2},
-	cpu.AVX512: {16, weighImportanceAVX512, weighMeanAVX512, weighAbsAVX512, weighSquareAVX512, searchScaleAVX512, searchDescentAVX512, searchMinAVX512, searchPositiveAVX512,
-		requantizeAVX512, roundCodesAVX512},
+	cpu.AVX2: {8, weighImportanceAVX2, weighMeanAVX2, weighAbsAVX2, weighSquareAVX2, searchScaleAVX2, searchDescentAVX2, searchIQ4AVX2,
+		searchMinAVX2, searchPositiveAVX2, requantizeAVX2, roundCodesAVX2, codesIQ4AVX2},
+	cpu.AVX512: {16, weighImportanceAVX512, weighMeanAVX512, weighAbsAVX512, weighSquareAVX512, searchScaleAVX512, searchDescentAVX512, searchIQ4AVX512,
+		searchMinAVX512, searchPositiveAVX512, requantizeAVX512, roundCodesAVX512, codesIQ4AVX512},
 }
 
 // encBatch is how many super-blocks are encoded together: their scales are a search
@@ -88,13 +118,14 @@ const encBatch = encLanes
 
 // encWork is the scratch of a call.
 type encWork struct {
-	f *encTier
+	f     *encTier
+	block int // values in a block
 	// Sixteen groups, turned: values, weights, codes.
 	x, w, codes [32 * encLanes]float32
 	state       [stateRows * encLanes]float32
 	padded      [32 * encLanes]float32
-	columns     [encBatch * superBlock]float32 // importance of the columns of a batch
-	sigma2      [encBatch]float32              // of each super-block
+	columns     [encBatch * superBlock]float32      // importance of the columns of a batch
+	sigma2      [encBatch * superBlock / 32]float32 // of each block
 	// Of each group of the batch, in order.
 	scales, mins, sums, iscales, ranges [encBatch * superBlock / 16]float32
 	scaleCodes, minCodes                [encBatch * superBlock / 16]uint8
@@ -187,55 +218,57 @@ func (e *encWork) positive(codes []uint8, values, weights []float32, groups int,
 	return *e.row(stateScale)
 }
 
-// sigmas fills sigma2 with times the mean square of each super-block, added in order, four
-// of them at a time.
-func (e *encWork) sigmas(x []float32, times float32) {
-	n := len(x) / superBlock
+// sigmas fills sigma2 with times the sum of squares of each block of size values over
+// part, added in order, four blocks at a time.
+func (e *encWork) sigmas(x []float32, size int, times, part float32) {
+	n := len(x) / size
 	b := 0
 	for ; b+4 <= n; b += 4 {
-		x0, x1, x2, x3 := x[b*superBlock:][:superBlock], x[(b+1)*superBlock:][:superBlock], x[(b+2)*superBlock:][:superBlock], x[(b+3)*superBlock:][:superBlock]
+		x0, x1, x2, x3 := x[b*size:][:size], x[(b+1)*size:][:size], x[(b+2)*size:][:size], x[(b+3)*size:][:size]
 		var s0, s1, s2, s3 float32
-		for i := range x0 {
-			s0 += float32(x0[i] * x0[i])
-			s1 += float32(x1[i] * x1[i])
-			s2 += float32(x2[i] * x2[i])
-			s3 += float32(x3[i] * x3[i])
+		for i, v0 := range x0 {
+			v1, v2, v3 := x1[i], x2[i], x3[i]
+			s0 += float32(v0 * v0)
+			s1 += float32(v1 * v1)
+			s2 += float32(v2 * v2)
+			s3 += float32(v3 * v3)
 		}
 		e.sigma2[b], e.sigma2[b+1], e.sigma2[b+2], e.sigma2[b+3] = s0, s1, s2, s3
 	}
 	for ; b < n; b++ {
-		e.sigma2[b] = sumSquares(x[b*superBlock:][:superBlock])
+		e.sigma2[b] = sumSquares(x[b*size:][:size])
 	}
 	for b := range n {
-		e.sigma2[b] = times * e.sigma2[b] / superBlock
+		e.sigma2[b] = times * e.sigma2[b] / part
 	}
 }
 
-// batches calls f for each batch of super-blocks of src: their values and the bytes
-// they become. columns is filled if there are weights.
-func (e *encWork) batches(dst []byte, src []float32, size, cols int, weights []float32, f func(dst []byte, x []float32)) {
+// batches calls f for each batch of blocks of src, of type t: their values and the
+// bytes they become. columns is filled if there are weights.
+func (e *encWork) batches(t format.Type, dst []byte, src []float32, cols int, weights []float32, f func(dst []byte, x []float32)) {
+	block, size := t.BlockSize(), t.BlockBytes()
+	e.block = block
 	for at := 0; at < len(src); at += encBatch * superBlock {
 		x := src[at:min(at+encBatch*superBlock, len(src))]
 		if weights != nil {
-			for i := 0; i < len(x); i += superBlock {
-				copy(e.columns[i:i+superBlock], weights[(at+i)%cols:])
+			for i := 0; i < len(x); i += block {
+				copy(e.columns[i:i+block], weights[(at+i)%cols:])
 			}
 		}
-		blocks := len(x) / superBlock
-		f(dst[at/superBlock*size:][:blocks*size], x)
+		f(dst[at/block*size:][:len(x)/block*size], x)
 	}
 }
 
 // groups turns the values of a batch, sixteen groups of n at a time, calls f to
 // search, and keeps what it found.
 func (e *encWork) groups(x []float32, n int, weighted bool, f func()) {
-	perBlock := superBlock / n
+	perBlock := e.block / n
 	for g := 0; g < len(x)/n; g += encLanes {
 		e.turn(&e.x, x[g*n:], n)
 		if weighted {
 			e.turn(&e.w, e.columns[g*n:len(x)], n)
 			for l := range encLanes {
-				e.row(stateSumX)[l] = e.sigma2[(g+l)/perBlock%encBatch]
+				e.row(stateSumX)[l] = e.sigma2[(g+l)/perBlock%len(e.sigma2)]
 			}
 		}
 		f()

@@ -31,6 +31,9 @@
 #define FN_searchpositive ·searchPositiveAVX2
 #define FN_requantize ·requantizeAVX2
 #define FN_roundcodes ·roundCodesAVX2
+#define FN_searchiq4 ·searchIQ4AVX2
+#define FN_codesiq4 ·codesIQ4AVX2
 
 #include "simd_enc_amd64.h"
 #include "simd_encpos_amd64.h"
+#include "simd_enciq_amd64.h"

@@ -32,6 +32,9 @@
 #define FN_searchpositive ·searchPositiveAVX512
 #define FN_requantize ·requantizeAVX512
 #define FN_roundcodes ·roundCodesAVX512
+#define FN_searchiq4 ·searchIQ4AVX512
+#define FN_codesiq4 ·codesIQ4AVX512
 
 #include "simd_enc_amd64.h"
 #include "simd_encpos_amd64.h"
+#include "simd_enciq_amd64.h"

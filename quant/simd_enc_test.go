@@ -22,7 +22,10 @@ var hostileRows = []struct {
 	{"zeros of both signs", func(r *rand.Rand, x []float32) {
 		each(x, func(int) float32 { return math.Float32frombits(r.Uint32() & 0x80000000) })
 	}},
-	{"constant", func(r *rand.Rand, x []float32) { c := float32(r.NormFloat64()); each(x, func(int) float32 { return c }) }},
+	{"constant", func(r *rand.Rand, x []float32) {
+		c := float32(r.NormFloat64())
+		each(x, func(int) float32 { return c })
+	}},
 	{"two values", func(r *rand.Rand, x []float32) { each(x, func(int) float32 { return float32(r.IntN(2)) - 0.5 }) }},
 	{"positive", func(r *rand.Rand, x []float32) { each(x, func(int) float32 { return 1 + r.Float32() }) }},
 	{"negative", func(r *rand.Rand, x []float32) { each(x, func(int) float32 { return -1 - r.Float32() }) }},
@@ -45,7 +48,9 @@ var hostileRows = []struct {
 			return math.Float32frombits(r.Uint32()&0x807fffff | uint32(r.IntN(140))<<23)
 		})
 	}},
-	{"small", func(r *rand.Rand, x []float32) { each(x, func(int) float32 { return float32(r.NormFloat64() * 1e-15) }) }},
+	{"small", func(r *rand.Rand, x []float32) {
+		each(x, func(int) float32 { return float32(r.NormFloat64() * 1e-15) })
+	}},
 	{"one outlier", func(r *rand.Rand, x []float32) {
 		each(x, func(int) float32 { return float32(r.NormFloat64() * 1e-6) })
 		x[r.IntN(len(x))] = 1000

@@ -64,3 +64,15 @@ func roundCodesAVX512(codes *byte, x, scales, mins *float32, groups, n int, low,
 
 //go:noescape
 func turnRows(dst, src *float32, n int)
+
+//go:noescape
+func searchIQ4AVX2(x, w, codes, state *float32, n int, tries *float32, count int, low, high float32)
+
+//go:noescape
+func codesIQ4AVX2(codes *byte, x, scales, mins *float32, groups, n int, low, high float32)
+
+//go:noescape
+func searchIQ4AVX512(x, w, codes, state *float32, n int, tries *float32, count int, low, high float32)
+
+//go:noescape
+func codesIQ4AVX512(codes *byte, x, scales, mins *float32, groups, n int, low, high float32)

@@ -4,18 +4,6 @@ package quant
 
 import "github.com/graft-lora/graft/format"
 
-var vectorEncoders = map[format.Type]vectorEncoder{
-	format.Q2_K: vectorQ2K,
-	format.Q3_K: vectorQ3K,
-	format.Q4_K: func(e *encWork, dst []byte, src []float32, cols int, weights []float32) {
-		e.encodeK45(dst, src, cols, weights, q4KBytes, 15, q4KTries)
-	},
-	format.Q5_K: func(e *encWork, dst []byte, src []float32, cols int, weights []float32) {
-		e.encodeK45(dst, src, cols, weights, q5KBytes, 31, q5KTries)
-	},
-	format.Q6_K: vectorQ6K,
-}
-
 // What the searches try.
 var (
 	q2KTries   = minTries(3, -0.5, 0.1, 15)
@@ -31,7 +19,7 @@ var (
 )
 
 func vectorQ2K(e *encWork, dst []byte, src []float32, cols int, weights []float32) {
-	e.batches(dst, src, q2KBytes, cols, weights, func(dst []byte, x []float32) {
+	e.batches(format.Q2_K, dst, src, cols, weights, func(dst []byte, x []float32) {
 		blocks := len(x) / superBlock
 		if weights == nil {
 			e.groups(x, 16, false, func() {
@@ -39,7 +27,7 @@ func vectorQ2K(e *encWork, dst []byte, src []float32, cols int, weights []float3
 				e.searchMin(16, q2KTries, 1)
 			})
 		} else {
-			e.sigmas(x, 1)
+			e.sigmas(x, superBlock, 1, superBlock)
 			e.groups(x, 16, true, func() {
 				e.weigh(e.f.weighImportance, 16)
 				e.searchMin(16, q2KTriesW, 0)
@@ -84,7 +72,7 @@ func largestOf(x []float32) (top float32) {
 }
 
 func vectorQ3K(e *encWork, dst []byte, src []float32, cols int, weights []float32) {
-	e.batches(dst, src, q3KBytes, cols, weights, func(dst []byte, x []float32) {
+	e.batches(format.Q3_K, dst, src, cols, weights, func(dst []byte, x []float32) {
 		blocks := len(x) / superBlock
 		if weights == nil {
 			g := 0
@@ -98,7 +86,7 @@ func vectorQ3K(e *encWork, dst []byte, src []float32, cols int, weights []float3
 				e.d[b] = scaleCodesQ3K(e.scaleCodes[16*b:][:16], e.scales[16*b:][:16])
 			}
 		} else {
-			e.sigmas(x, 2)
+			e.sigmas(x, superBlock, 2, superBlock)
 			e.groups(x, 16, true, func() {
 				e.weigh(e.f.weighImportance, 16)
 				e.search(e.f.searchScale, 16, q3KTries, -4, 3)
@@ -157,14 +145,15 @@ func (e *encWork) scaleOfScales(blocks int) {
 	}
 }
 
-func (e *encWork) encodeK45(dst []byte, src []float32, cols int, weights []float32, size, nmax int, tries []float32) {
+func (e *encWork) encodeK45(t format.Type, dst []byte, src []float32, cols int, weights []float32, nmax int, tries []float32) {
+	size := t.BlockBytes()
 	if weights != nil {
 		tries = triesW4
 		if nmax == 31 {
 			tries = triesW5
 		}
 	}
-	e.batches(dst, src, size, cols, weights, func(dst []byte, x []float32) {
+	e.batches(t, dst, src, cols, weights, func(dst []byte, x []float32) {
 		blocks := len(x) / superBlock
 		if weights == nil {
 			e.groups(x, 32, false, func() {
@@ -175,7 +164,7 @@ func (e *encWork) encodeK45(dst []byte, src []float32, cols int, weights []float
 				e.searchMin(32, tries, 0)
 			})
 		} else {
-			e.sigmas(x, 2)
+			e.sigmas(x, superBlock, 2, superBlock)
 			e.groups(x, 32, true, func() {
 				e.weigh(e.f.weighImportance, 32)
 				e.searchMin(32, tries, 0)
@@ -213,7 +202,7 @@ func (e *encWork) encodeK45(dst []byte, src []float32, cols int, weights []float
 }
 
 func vectorQ6K(e *encWork, dst []byte, src []float32, cols int, weights []float32) {
-	e.batches(dst, src, q6KBytes, cols, weights, func(dst []byte, x []float32) {
+	e.batches(format.Q6_K, dst, src, cols, weights, func(dst []byte, x []float32) {
 		blocks := len(x) / superBlock
 		e.groups(x, 16, weights != nil, func() {
 			if weights == nil {
