@@ -23,7 +23,7 @@
 // is how code that already runs inside [Pool.For] calls a product. Scratch memory
 // is kept and used again, so that a product allocates nothing once it has been
 // called with sizes as large. A pool keeps at most 4 MiB (or 512 decoded rows of w,
-// where those are more) and 8 MiB (or 192 rows of x), and each of its workers 64
+// where those are more) and 8 MiB (or 264 rows of x), and each of its workers 64
 // decoded rows; so does each goroutine that multiplies without a pool.
 //
 //	p := kernel.NewPool(2)

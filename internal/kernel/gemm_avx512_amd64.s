@@ -120,7 +120,8 @@
 
 // func tile12x32(t *tile)
 //
-// BX is used up before the loop and made again after it.
+// AX and BX are used up before the loop and made again after it. In the loop they ask
+// for what comes next, a little at each step of k.
 TEXT ·tile12x32(SB), NOSPLIT, $0-8
 	ARGS
 	JZ    zero
@@ -142,15 +143,21 @@ start:
 	AHEAD4(BX)
 	AHEAD4(BX)
 	AHEAD4(BX)
+	MOVQ t+0(FP), BX
+	MOVQ 144(BX), AX
+	MOVQ 120(BX), BX
 	PCALIGN $32
 
 loop:
 	WIDE
+	PREFETCHT1 (BX)
+	ADDQ AX, BX
 	STEP4(SI, Z8, Z9, Z10, Z11, Z12, Z13, Z14, Z15)
 	STEP4(R13, Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23)
 	STEP4(R14, Z24, Z25, Z26, Z27, Z28, Z29, Z30, Z31)
 	DECQ  CX
 	JNZ   loop
+	LEAQ  (DX)(R8*4), AX
 	STORE4(DX, Z8, Z9, Z10, Z11, Z12, Z13, Z14, Z15)
 	STORE4(AX, Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23)
 	LEAQ  (DX)(R8*8), BX

@@ -4,13 +4,13 @@ const (
 	// maxDepth is how far along k a panel is used before the next rows of c: a panel
 	// of that depth and the rows of a that meet it stay near the core.
 	maxDepth = 640
-	// jobRows and jobPanels are what a job of a large product takes at most: rows
-	// that stay in the second-level cache while the panels pass by. jobRows is a
-	// multiple of every tile's height. Jobs are smaller where a worker would get
-	// fewer than jobsEach, so that all end together.
-	jobRows   = 192
-	jobPanels = 4
-	jobsEach  = 12
+	// sharedDepth is the same for panels that all workers use: rows of a block of that
+	// depth, jobRows of them at most, stay in the second-level cache while all panels
+	// pass by. jobRows is a multiple of every tile's height. Jobs have fewer rows
+	// where a worker would get fewer than jobsEach, so that all end together.
+	sharedDepth = 512
+	jobRows     = 264
+	jobsEach    = 12
 	// leftRows is how many rows of the left matrix a job packs.
 	leftRows = 48
 	// edgeRows is how many rows of a panel cut off by the matrix's edge go through
@@ -88,7 +88,8 @@ type product struct {
 	left, right            []float32 // packed
 	fill                   func(g *product, i int, s *scratch)
 	fills                  int // jobs that make right
-	groups, perGroup       int // of panels in the block
+	panels, rowsEach       int // of the block; of a job in it
+	q0                     int // how far along the block the jobs begin
 }
 
 // begin takes the pool, or scratch memory where there is none.
@@ -202,12 +203,16 @@ func (g *product) rows(s *scratch, r0, r1, j0, n int, b []float32, bk, k0, k int
 	t, width := &s.t, g.ts.width
 	t.b, t.bk, t.k = b, bk, k
 	t.load = g.acc || k0 > 0
+	if t.step == 0 {
+		t.ahead = b // which is near already
+	}
 	cut := n != width && n != g.ts.narrow
 	for r := r0; r < r1; {
 		h := r1 - r
 		if g.left != nil && h >= g.ts.height {
 			h = g.ts.height
 			t.a, t.ai, t.ak = g.left[(r-g.i0)*g.kn+(k0-g.k0)*h:], 1, h
+			t.ahead = t.ahead[min(k*t.step/4, len(t.ahead)):]
 		} else {
 			if cut {
 				h = min(h, edgeRows)
@@ -264,12 +269,9 @@ func (g *product) job(i int) (r0, r1, j0, n int) {
 // matrix, whose panels the jobs of fill make.
 func (g *product) share(j0, nn, k0, kn, fills int, fill func(g *product, i int, s *scratch)) {
 	g.j0, g.nn, g.k0, g.kn, g.fills, g.fill = j0, nn, k0, kn, fills, fill
-	panels := ceil(nn, g.ts.width)
-	g.groups = min(max(ceil(panels, jobPanels), ceil(jobsEach*g.pool.Threads(), ceil(g.m, jobRows))), panels)
-	g.perGroup = ceil(panels, g.groups)
-	g.groups = ceil(panels, g.perGroup)
-	g.right = grow(&g.s0.right, panels*g.ts.width*kn)
-	g.deepen(kn, maxDepth)
+	g.panels = ceil(nn, g.ts.width)
+	g.right = grow(&g.s0.right, g.panels*g.ts.width*kn)
+	g.deepen(kn, sharedDepth)
 	rows := ceil(g.m, jobRows)
 	if g.ts.height > 0 {
 		rows = min(rows, max(2*sharedFloats/kn/jobRows, 1))
@@ -282,8 +284,12 @@ func (g *product) share(j0, nn, k0, kn, fills int, fill func(g *product, i int, 
 			lefts = ceil(g.mm, leftRows)
 		}
 		g.loop(g.fills+lefts, stepBoth)
-		g.loop(ceil(g.mm, jobRows)*g.groups, stepShared)
 		g.fills = 0
+		g.rowsEach = ceil(g.mm, max(ceil(g.mm, jobRows), ceil(jobsEach*g.pool.Threads(), g.panels)))
+		g.rowsEach = max(ceil(g.rowsEach, edgeRows), 4) * edgeRows
+		for g.q0 = 0; g.q0 < kn; g.q0 += g.depth {
+			g.loop(ceil(g.mm, g.rowsEach)*g.panels, stepShared)
+		}
 	}
 }
 
@@ -304,19 +310,18 @@ func stepLeft(g *product, i int, _ *scratch) {
 	}
 }
 
-// stepShared multiplies some rows of the left block by some panels of the right one.
+// stepShared multiplies some rows of the left block by a panel of the right one, over
+// one depth of k.
 func stepShared(g *product, i int, s *scratch) {
-	r0 := g.i0 + i/g.groups*jobRows
-	r1 := min(r0+jobRows, g.i0+g.mm)
+	r0 := g.i0 + i/g.panels*g.rowsEach
+	r1 := min(r0+g.rowsEach, g.i0+g.mm)
 	width := g.ts.width
-	j0 := i % g.groups * g.perGroup * width
-	j1 := min(j0+g.perGroup*width, g.nn)
-	for q := 0; q < g.kn; q += g.depth {
-		k := min(g.depth, g.kn-q)
-		for j := j0; j < j1; j += width {
-			g.rows(s, r0, r1, g.j0+j, min(width, g.nn-j), g.right[j*g.kn+q*width:], width, g.k0+q, k)
-		}
-	}
+	j := i % g.panels * width
+	k := min(g.depth, g.kn-g.q0)
+	next := (i + g.pool.Threads()) % g.panels * width
+	s.t.ahead = g.right[next*g.kn+g.q0*width:]
+	s.t.step = ceil(4*width, max((r1-r0)/edgeRows, 1))
+	g.rows(s, r0, r1, g.j0+j, min(width, g.nn-j), g.right[j*g.kn+g.q0*width:], width, g.k0+g.q0, k)
 }
 
 // gemm is the product of two matrices in memory.

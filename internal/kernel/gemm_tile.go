@@ -16,6 +16,10 @@ type tile struct {
 	ldc, ai, ak int
 	bk, k       int
 	load        bool
+	// ahead is what the next tiles are going to read and is far away, as yet; a tile
+	// that asks for it goes step bytes on for each step of k.
+	ahead []float32
+	step  int
 }
 
 // drop moves t down by h rows.
