@@ -16,6 +16,9 @@ type Fields struct {
 	Prompt     string `json:"prompt,omitempty" yaml:"prompt,omitempty"`
 	Completion string `json:"completion,omitempty" yaml:"completion,omitempty"`
 	Text       string `json:"text,omitempty" yaml:"text,omitempty"`
+	Chosen     string `json:"chosen,omitempty" yaml:"chosen,omitempty"`
+	Rejected   string `json:"rejected,omitempty" yaml:"rejected,omitempty"`
+	Label      string `json:"label,omitempty" yaml:"label,omitempty"`
 }
 
 // Record is one record before it is tokenized. Exactly one of Messages, Pair and

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"io"
 	"slices"
 
 	"github.com/graft-lora/graft/internal/rng"
@@ -18,6 +19,28 @@ type Sample struct {
 	Docs  []int
 	Path  string // file of its record; of the first record, when packed
 	Lines []int  // lines of its records; nil for plain text
+
+	// Of examples of preferences, see [Encoder.ReadPreferences] and [Encoder.ReadLabelled]:
+	Rejected   *Sample // the answer that was not chosen, after the same prompt
+	Bad        bool    // the answer was called bad
+	Mismatched *Sample // the prompt with an answer that is not its own; nil where it has no room
+	at         int     // its record
+}
+
+// longest is the number of tokens of the sample, or of its rejected answer if that has more.
+func (s *Sample) longest() int {
+	if s.Rejected == nil {
+		return len(s.IDs)
+	}
+	return max(len(s.IDs), len(s.Rejected.IDs))
+}
+
+// Size is the number of tokens of all that is run to train on the sample at once.
+func (s *Sample) Size() int {
+	if s.Rejected == nil {
+		return len(s.IDs)
+	}
+	return len(s.IDs) + len(s.Rejected.IDs)
 }
 
 // Trained is the number of trained tokens.
@@ -44,11 +67,13 @@ func (s Sample) Labels() []int32 {
 	return l
 }
 
-// Digest is the SHA-256 of tokens, masks and document borders of all samples, in hex.
+// Digest is the SHA-256 of tokens, masks and document borders of all samples and of
+// what belongs to them, in hex.
 func Digest(samples []Sample) string {
 	h := sha256.New()
 	var b []byte
-	for _, s := range samples {
+	var add func(s *Sample)
+	add = func(s *Sample) {
 		b = binary.LittleEndian.AppendUint64(b[:0], uint64(len(s.IDs)))
 		for i, id := range s.IDs {
 			x := uint64(uint32(id)) << 1
@@ -60,7 +85,19 @@ func Digest(samples []Sample) string {
 		for _, d := range s.Docs {
 			b = binary.AppendUvarint(b, uint64(d))
 		}
+		if s.Bad {
+			b = append(b, "bad"...)
+		}
 		h.Write(b)
+		for i, other := range []*Sample{s.Rejected, s.Mismatched} {
+			if other != nil {
+				io.WriteString(h, []string{"rejected", "mismatched"}[i])
+				add(other)
+			}
+		}
+	}
+	for i := range samples {
+		add(&samples[i])
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

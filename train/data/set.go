@@ -100,23 +100,40 @@ func (e *Encoder) Read(path string, f Fields) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := set.count(path); err != nil {
+		return nil, err
+	}
+	if e.Pack {
+		set.Samples = Pack(set.Samples, e.Context)
+		set.Stats.Sequences, set.Stats.Longest = len(set.Samples), longest(set.Samples)
+	}
+	return set, nil
+}
+
+// count fills in the statistics of the samples as they are.
+func (set *Set) count(path string) error {
 	if len(set.Samples) == 0 {
-		return nil, fmt.Errorf("%s: there is nothing to train on in it", path)
+		return fmt.Errorf("%s: there is nothing to train on in it", path)
 	}
 	st := &set.Stats
 	for _, s := range set.Samples {
 		st.Samples++
 		st.Tokens += len(s.IDs)
 		st.Trained += s.Trained()
+		if s.Rejected != nil {
+			st.Tokens += len(s.Rejected.IDs)
+			st.Trained += s.Rejected.Trained()
+		}
 	}
-	if e.Pack {
-		set.Samples = Pack(set.Samples, e.Context)
+	st.Sequences, st.Longest = len(set.Samples), longest(set.Samples)
+	return nil
+}
+
+func longest(samples []Sample) (n int) {
+	for _, s := range samples {
+		n = max(n, s.longest())
 	}
-	st.Sequences = len(set.Samples)
-	for _, s := range set.Samples {
-		st.Longest = max(st.Longest, len(s.IDs))
-	}
-	return set, nil
+	return n
 }
 
 func (e *Encoder) readText(set *Set, path string) error {
@@ -133,14 +150,12 @@ func (e *Encoder) readText(set *Set, path string) error {
 }
 
 func (e *Encoder) readRecords(set *Set, path string, f Fields) error {
-	st := &set.Stats
-	var untrained, long []int
-	nUntrained, nLong := 0, 0
+	take := taker{e: e, set: set}
 	for rec, err := range Records(path, f) {
 		if err != nil {
 			return err
 		}
-		st.Records++
+		set.Stats.Records++
 		if rec.Text != nil {
 			for _, s := range e.Text(*rec.Text, true) {
 				s.Path, s.Lines = path, []int{rec.Line}
@@ -152,43 +167,75 @@ func (e *Encoder) readRecords(set *Set, path string, f Fields) error {
 		if err != nil {
 			return err
 		}
-		if cut := len(s.IDs) - e.Context; cut > 0 {
-			switch e.Long {
-			case "drop":
-				st.DroppedLong++
-				st.DroppedLines = name(st.DroppedLines, rec.Line)
-				continue
-			case "error":
-				nLong++
-				long = name(long, rec.Line)
-				continue
-			}
-			st.Truncated++
-			st.TruncatedLines = name(st.TruncatedLines, rec.Line)
-			st.CutTokens += cut
-			s.IDs, s.Train = s.IDs[:e.Context:e.Context], s.Train[:e.Context:e.Context]
-		}
-		if s.Trained() == 0 {
-			if e.Untrained == "drop" {
-				st.DroppedUntrained++
-				st.DroppedLines = name(st.DroppedLines, rec.Line)
-			} else {
-				nUntrained++
-				untrained = name(untrained, rec.Line)
-			}
-			continue
-		}
-		if !e.ends(s) {
-			st.NoEnd++
-		}
-		set.Samples = append(set.Samples, s)
+		take.add(s, rec.Line)
 	}
-	if nLong > 0 {
-		return fmt.Errorf("%s: %d of %d records are longer than %d tokens: %s", path, nLong, st.Records, e.Context, lineList(long, nLong))
+	return take.finish(path)
+}
+
+// taker adds samples to a set as far as they can be used, and counts what happens to
+// the others.
+type taker struct {
+	e                 *Encoder
+	set               *Set
+	untrained, long   []int // lines that are refused
+	nUntrained, nLong int
+}
+
+// cut shortens a sample to the context and returns how many tokens it lost.
+func (e *Encoder) cut(s *Sample) int {
+	n := len(s.IDs) - e.Context
+	if n <= 0 {
+		return 0
 	}
-	if nUntrained > 0 {
+	s.IDs, s.Train = s.IDs[:e.Context:e.Context], s.Train[:e.Context:e.Context]
+	return n
+}
+
+func (t *taker) add(s Sample, line int) {
+	e, st := t.e, &t.set.Stats
+	if s.longest() > e.Context {
+		switch e.Long {
+		case "drop":
+			st.DroppedLong++
+			st.DroppedLines = name(st.DroppedLines, line)
+			return
+		case "error":
+			t.nLong++
+			t.long = name(t.long, line)
+			return
+		}
+		st.Truncated++
+		st.TruncatedLines = name(st.TruncatedLines, line)
+		st.CutTokens += e.cut(&s)
+		if s.Rejected != nil {
+			st.CutTokens += e.cut(s.Rejected)
+		}
+	}
+	if s.Trained() == 0 || s.Rejected != nil && s.Rejected.Trained() == 0 {
+		if e.Untrained == "drop" {
+			st.DroppedUntrained++
+			st.DroppedLines = name(st.DroppedLines, line)
+		} else {
+			t.nUntrained++
+			t.untrained = name(t.untrained, line)
+		}
+		return
+	}
+	if !e.ends(s) {
+		st.NoEnd++
+	}
+	t.set.Samples = append(t.set.Samples, s)
+}
+
+// finish gives the error of the records that are refused.
+func (t *taker) finish(path string) error {
+	records := t.set.Stats.Records
+	if t.nLong > 0 {
+		return fmt.Errorf("%s: %d of %d records are longer than %d tokens: %s", path, t.nLong, records, t.e.Context, lineList(t.long, t.nLong))
+	}
+	if t.nUntrained > 0 {
 		return fmt.Errorf("%s: %d of %d records have no token to train on (no answer, or it begins after the first %d tokens): %s; drop them with untrained: drop",
-			path, nUntrained, st.Records, e.Context, lineList(untrained, nUntrained))
+			path, t.nUntrained, records, t.e.Context, lineList(t.untrained, t.nUntrained))
 	}
 	return nil
 }

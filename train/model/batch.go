@@ -13,6 +13,11 @@ type Batch struct {
 	Targets []int32
 	// Weights multiply the loss of each target (and its gradient); nil means 1.
 	Weights []float32
+	// Reweigh, if not nil, is called by LossAndGrad after the pass forward with the
+	// losses of the trained tokens, in their order, and returns their weights, in
+	// place of Weights: losses that are no sum over tokens are made so. It costs the
+	// head's products once more.
+	Reweigh func(losses []float32) []float32
 	Dropout Dropout // of LossAndGrad only
 }
 

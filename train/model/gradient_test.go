@@ -110,3 +110,53 @@ func slope(t *testing.T, m *Model, b *Batch, a *Adapter, name string, x, g kerne
 
 // all lists everything that adapters can change.
 func all(m *Model) []string { return append(m.Matrices(), m.Stacks()...) }
+
+// TestReweigh takes a loss that is no sum over tokens, the logarithm of a sum of the
+// sequences' squares: its slopes are the gradient that the weights make.
+func TestReweigh(t *testing.T) {
+	t.Parallel()
+	m := newModel(t, tinies[0].model(), Options{Threads: 1})
+	b := randomBatch(m.Vocab, 9, 4)
+	a := randomAdapter(m, 2, all(m)...)
+	value := func(losses []float32) (y float64, weights []float32) {
+		sums := [2]float64{}
+		for i, l := range losses {
+			sums[i/8] += float64(l)
+		}
+		total := sums[0]*sums[0] + sums[1]*sums[1]
+		for i := range losses {
+			weights = append(weights, float32(2*sums[i/8]/total))
+		}
+		return math.Log(total), weights
+	}
+	g := NewGrads(a)
+	b.Reweigh = func(losses []float32) []float32 { _, w := value(losses); return w }
+	if _, err := m.LossAndGrad(b, a, g); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range a.Names() {
+		want, d := 0.0, a.Pairs[name].B
+		for _, v := range g[name].B.Data {
+			want += float64(v) * float64(v)
+		}
+		h := 0.02 / math.Sqrt(want)
+		at := func(h float64) float64 {
+			old := append([]float32(nil), d.Data...)
+			kernel.Axpy(d.Data, float32(h), g[name].B.Data)
+			l, err := m.Loss(b, Scaled{a, 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			copy(d.Data, old)
+			y, _ := value(l.PerToken)
+			return y
+		}
+		if got := (at(h) - at(-h)) / (2 * h); math.Abs(got-want) > 5e-3*want {
+			t.Errorf("%s: the loss changes by %v, the gradient says %v", name, got, want)
+		}
+	}
+	b.Reweigh = func([]float32) []float32 { return nil }
+	if _, err := m.LossAndGrad(b, a, g); err == nil {
+		t.Error("weights that are missing are taken")
+	}
+}

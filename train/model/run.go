@@ -49,12 +49,33 @@ func (m *Model) LossAndGrad(b *Batch, a *Adapter, grads Grads) (Loss, error) {
 		return Loss{}, err
 	}
 	m.runForward()
+	if b.Reweigh != nil {
+		var err error
+		if b, err = m.reweighed(b); err != nil {
+			m.giveBack(len(m.layers))
+			return Loss{}, err
+		}
+	}
 	loss := m.lossBackward(b)
 	m.giveBack(len(m.layers))
 	if len(m.work.wanted) > 0 {
 		m.runBackward()
 	}
 	return m.finish(loss)
+}
+
+// reweighed is b with the weights that it asks for.
+func (m *Model) reweighed(b *Batch) (*Batch, error) {
+	w := b.Reweigh(m.lossForward(b).PerToken)
+	if len(w) != len(m.work.wanted) {
+		return nil, fmt.Errorf("model: %d weights for the losses of %d tokens", len(w), len(m.work.wanted))
+	}
+	c := *b
+	c.Weights = make([]float32, len(b.IDs))
+	for i, t := range m.work.wanted {
+		c.Weights[t] = w[i]
+	}
+	return &c, nil
 }
 
 // Logits runs b forward and gives f the logits of all its tokens, some rows at a
