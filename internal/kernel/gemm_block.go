@@ -8,7 +8,7 @@ const (
 	// depth, jobRows of them at most, stay in the second-level cache while all panels
 	// pass by. jobRows is a multiple of every tile's height. Jobs have fewer rows
 	// where a worker would get fewer than jobsEach, so that all end together.
-	sharedDepth = 512
+	sharedDepth = 640
 	jobRows     = 264
 	jobsEach    = 12
 	// leftRows is how many rows of the left matrix a job packs.
@@ -378,10 +378,17 @@ func stepGemm(g *product, i int, s *scratch) {
 		b, bk := []float32(nil), g.ts.width
 		if g.bj == 1 && n == g.ts.width && r1-r0 <= 2*edgeRows {
 			b, bk = g.b.Data[k0*g.bk+j0:], g.bk
+			g.askAcross(&s.t, b, bk)
 		} else {
 			b = grow(&s.panel, g.depth*bk)
 			g.pack(b, j0, n, k0, k)
 		}
 		g.rows(s, r0, r1, j0, n, b, bk, k0, k)
 	}
+}
+
+// askAcross makes the tile ask for what this worker is likely to read after b, a panel
+// that is used where it lies, in steps too far apart for the processor to foresee.
+func (g *product) askAcross(t *tile, b []float32, bk int) {
+	t.ahead, t.step = b[min(g.ts.width*g.pool.Threads(), len(b)):], 4*bk
 }
