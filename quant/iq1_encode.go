@@ -60,7 +60,12 @@ func (g *iq1Group) snap(l *lattice, x []float32, k int, scale float32, values *[
 		return true
 	}
 	x, weights := x[8*k:][:8], g.weights[8*k:][:8]
-	best, least := -1, float32(math.MaxFloat32)
+	best, least := l.vector.nearest(l, u, x, weights, scale, values), float32(math.MaxFloat32)
+	if best >= 0 {
+		copy(levels, l.points[best][:])
+		g.index[k] = best
+		return false
+	}
 	for _, n := range l.candidates(u) {
 		var d2 float32
 		for i, p := range l.points[n] {

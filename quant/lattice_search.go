@@ -17,6 +17,8 @@ type lattice struct {
 	// question, which follow it.
 	index []int32
 	near  []uint16
+	// vector is what the assembly needs to know of it.
+	vector latticeVector
 }
 
 // The lattices of the encoders, built when first used. shells is how many of the
@@ -48,6 +50,7 @@ func newLattice[P [4]uint8 | [8]uint8](points []P, bits, top, shells int) *latti
 		l.index[packed[i]] = int32(i)
 	}
 	l.findNear(packed, shells)
+	l.vector.fill(l, packed)
 	return l
 }
 
@@ -143,6 +146,9 @@ func (l *lattice) point(levels []uint8) int {
 // snap rounds a group of magnitudes to levels under the scale 1/id, and moves them to the best point if
 // they are none; on says that they were one. weights are the roots of the weights.
 func (l *lattice) snap(levels []uint8, x, weights []float32, id, scale float32) (on bool) {
+	if on, done := l.vector.snap(levels, x, weights, id, scale); done {
+		return on
+	}
 	u := 0
 	for i, v := range x {
 		q := clampInt(nearestInt(0.5*(float32(id*v)-1)), 0, l.top)

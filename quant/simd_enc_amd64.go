@@ -31,7 +31,7 @@ const (
 // encConst are the constants of simd_enc_amd64.h, in its order.
 //
 //lint:ignore U1000 the assembly reads it
-var encConst = func() (t [17][64]byte) {
+var encConst = func() (t [22][64]byte) {
 	for i, v := range []uint32{0x4b400000, 0x7fffff, 0x4b000000, 0x7fffffff, 0x3f800000, math.Float32bits(groupMaxEps), 0xff, 0x400000} {
 		for j := 0; j < 64; j += 4 {
 			binary.LittleEndian.PutUint32(t[i][j:], v)
@@ -39,7 +39,8 @@ var encConst = func() (t [17][64]byte) {
 	}
 	for j := range 16 {
 		mid := func(i int) float32 { return (iq4Levels[i] + iq4Levels[i+1]) / 2 }
-		for i, v := range []float32{mid(7), mid(3), mid(11), mid(1 + j%4*4), mid(j % 8 * 2), iq4Levels[j%8*2], iq4Levels[j%8*2+1], math.Float32frombits(1), iq4Levels[0]} {
+		for i, v := range []float32{mid(7), mid(3), mid(11), mid(1 + j%4*4), mid(j % 8 * 2), iq4Levels[j%8*2], iq4Levels[j%8*2+1], math.Float32frombits(1), iq4Levels[0],
+			0.5, math.MaxFloat32, math.Float32frombits(uint32(j)), math.Float32frombits(16), math.Float32frombits(8)} {
 			binary.LittleEndian.PutUint32(t[8+i][4*j:], math.Float32bits(v))
 		}
 	}

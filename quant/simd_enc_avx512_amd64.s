@@ -34,7 +34,10 @@
 #define FN_roundcodes ·roundCodesAVX512
 #define FN_searchiq4 ·searchIQ4AVX512
 #define FN_codesiq4 ·codesIQ4AVX512
+#define FN_nearest ·nearestAVX512
+#define FN_snap ·snapAVX512
 
 #include "simd_enc_amd64.h"
 #include "simd_encpos_amd64.h"
 #include "simd_enciq_amd64.h"
+#include "simd_encsnap_amd64.h"

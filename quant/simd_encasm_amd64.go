@@ -76,3 +76,15 @@ func searchIQ4AVX512(x, w, codes, state *float32, n int, tries *float32, count i
 
 //go:noescape
 func codesIQ4AVX512(codes *byte, x, scales, mins *float32, groups, n int, low, high float32)
+
+//go:noescape
+func nearestAVX2(t *latticeVector, candidates *uint16, count int, x, w, values *float32, scale float32) int
+
+//go:noescape
+func snapAVX2(t *latticeVector, levels *uint8, x, w *float32, id, scale float32) int
+
+//go:noescape
+func nearestAVX512(t *latticeVector, candidates *uint16, count int, x, w, values *float32, scale float32) int
+
+//go:noescape
+func snapAVX512(t *latticeVector, levels *uint8, x, w *float32, id, scale float32) int
