@@ -108,3 +108,66 @@ func weightedSquares(x, y, w []float32) float64 {
 	}
 	return sum
 }
+
+// TargetKind names the kind of a tensor, "attn_q" or "token_embd", as
+// [Target.Sensitivity] knows it; "" for tensors that are never quantized.
+func TargetKind(v *format.View) string {
+	if (Recipe{}).kept(TensorDesc{v.Name, v.Type, v.Shape}) != "" {
+		return ""
+	}
+	return kindOf(v.Name)
+}
+
+// Noisy gives a tensor as it is after encoding to three or four bits, to see what
+// that does to a model, and the part of its output that becomes noise, on some of its
+// rows. m is the importance matrix or nil. Nothing is held: rows are encoded and
+// decoded as they are read. The noise of a tensor whose rows no such type divides is 0
+// and its values are its own.
+func Noisy(ctx context.Context, v *format.View, m *Imatrix) (*format.View, float64, error) {
+	opt := Options{Imatrix: m}
+	weights, err := opt.weightsOf(v)
+	if err != nil {
+		return nil, 0, err
+	}
+	typ := format.Q3_K
+	if cols := v.Shape[len(v.Shape)-1]; cols%int64(format.Q4_0.BlockSize()) != 0 {
+		return v, 0, nil
+	} else if cols%int64(typ.BlockSize()) != 0 {
+		typ = format.Q4_0
+	}
+	errs, err := relativeErrors(ctx, v, []format.Type{typ}, weights)
+	if err != nil {
+		return nil, 0, err
+	}
+	noisy := *v
+	noisy.Type = format.F32
+	noisy.Rows = &noisyRows{v.Rows, typ, weights, v.Shape[len(v.Shape)-2]}
+	return &noisy, errs[0], nil
+}
+
+// noisyRows are rows after encoding and decoding.
+type noisyRows struct {
+	format.RowReader
+	typ       format.Type
+	weights   []float32 // nil, or the importance of columns, matrix after matrix
+	perMatrix int64     // rows
+}
+
+func (n *noisyRows) ReadRows(dst []float32, row int64) error {
+	if err := n.RowReader.ReadRows(dst, row); err != nil {
+		return err
+	}
+	_, cols := n.Dims()
+	for ; len(dst) > 0; row++ {
+		var w []float32
+		if n.weights != nil {
+			m := row / n.perMatrix
+			w = n.weights[m*cols : (m+1)*cols]
+		}
+		if err := roundTrip(dst[:cols], dst[:cols], n.typ, w); err != nil {
+			return err
+		}
+		dst = dst[cols:]
+	}
+	return nil
+}

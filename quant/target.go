@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -18,9 +19,9 @@ type Target struct {
 	BitsPerWeight float64 // of all tensors, those that are not quantized included
 	// Types are those to choose from; nil means [TargetTypes] of the target.
 	Types []format.Type
-	// Sensitivity says, by the kind of tensor ("attn_q", "token_embd"), how much the
-	// model loses for each part of noise; nil, and kinds it lacks, means factors that
-	// fit models in general.
+	// Sensitivity says, by [TargetKind], how much the model loses for each part of
+	// noise; nil means factors that fit models in general. A kind that it lacks counts
+	// as the most sensitive of those it has.
 	Sensitivity map[string]float64
 	// Progress, if not nil, is told how many tensors have been measured.
 	Progress func(done, total int)
@@ -232,9 +233,12 @@ func (t *targeter) measure(ctx context.Context, types []format.Type, target Targ
 		if err != nil {
 			return err
 		}
-		factor, ok := target.Sensitivity[kindOf(o.Name)]
-		if !ok {
-			factor = sensitivity(categoryOf(o.Name), tied, layers)
+		factor := sensitivity(categoryOf(o.Name), tied, layers)
+		if len(target.Sensitivity) > 0 {
+			var ok bool
+			if factor, ok = target.Sensitivity[kindOf(o.Name)]; !ok {
+				factor = slices.Max(slices.Collect(maps.Values(target.Sensitivity)))
+			}
 		}
 		usable := usableTypes(o, types, weights != nil)
 		if len(usable) == 0 {

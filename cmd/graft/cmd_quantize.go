@@ -57,7 +57,9 @@ matrices become f32, f16, bf16, q8_0 or another plain type.
 
 With a target instead of a type each tensor gets the type that loses least for the
 bytes: the noise that encoding makes in the tensor's output (weighted by the
-importance matrix, if there is one) is measured for each type near the target.
+importance matrix, if there is one) is measured for each type near the target. How
+much noise in one kind of tensor matters beside another is known for models in
+general; --data FILE measures it on this one.
 --compare quantizes to each type in turn, in a temporary folder, and measures it.
 
 TYPE is one of
@@ -87,9 +89,9 @@ or, for a folder that transformers loads with bitsandbytes, nf4, fp4 or int8.` +
 	f.StringArrayVar(&o.exclude, "exclude-weights", nil, "do not use the importance of tensors with this in their name (repeatable)")
 	o.target.add(cmd)
 	f.StringSliceVar(&o.compare, "compare", nil, "types to measure against each other on --data, by comma")
-	f.StringVar(&o.data, "data", "", "for --compare: text or records to measure on")
-	f.IntVar(&o.context, "context", 512, "for --compare: tokens of a window of text")
-	f.IntVar(&o.limit, "limit", 0, "for --compare: measure on the first N windows or records only; 0: all")
+	f.StringVar(&o.data, "data", "", "text or records to measure on: for --compare, and for a target how sensitive the model's kinds of tensors are")
+	f.IntVar(&o.context, "context", 512, "for --data: tokens of a window of text")
+	f.IntVar(&o.limit, "limit", 0, "for --data: measure on the first N windows or records only (0: all; for a target 8)")
 	return cmd
 }
 
@@ -123,8 +125,8 @@ func (a *app) quantize(ctx context.Context, path string, o *quantizeOptions) err
 	if len(o.compare) > 0 {
 		return a.quantizeCompare(ctx, path, o)
 	}
-	if o.data != "" {
-		return format.Usagef("--data is for --compare")
+	if o.data != "" && !o.target.given() {
+		return format.Usagef("--data is for --compare and for targets")
 	}
 	if (o.typ == "") != o.target.given() {
 		return format.Usagef("name the type with --type, Q4_K_M for example, or a size with --target-size or --target-bpw")
@@ -161,6 +163,11 @@ func (a *app) quantize(ctx context.Context, path string, o *quantizeOptions) err
 		target, err := o.target.target()
 		if err != nil {
 			return err
+		}
+		if o.data != "" {
+			if target.Sensitivity, err = a.sensitivities(ctx, path, o, opt.Imatrix); err != nil {
+				return err
+			}
 		}
 		plan, meta, choices, err = a.planTarget(ctx, src, opt, target)
 		if err != nil {

@@ -11,6 +11,9 @@ import (
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/gguf"
 	"github.com/graft-lora/graft/quant"
+	"github.com/graft-lora/graft/train"
+	"github.com/graft-lora/graft/train/data"
+	"github.com/graft-lora/graft/train/model"
 )
 
 // targetFlags ask for a size instead of a file type.
@@ -74,6 +77,27 @@ func (a *app) planTarget(ctx context.Context, src quant.Source, opt quant.Option
 		}
 	}
 	return plan, meta, choices, nil
+}
+
+// sensitivities measures on the text given how much noise in each kind of tensor
+// matters to the model.
+func (a *app) sensitivities(ctx context.Context, path string, o *quantizeOptions, m *quant.Imatrix) (map[string]float64, error) {
+	opt := model.Options{Threads: a.threads, Context: o.context}
+	base, err := train.OpenBase(path, opt)
+	if err != nil {
+		return nil, err
+	}
+	defer base.Close()
+	samples, err := base.EvalData(o.data, o.context, data.Options{}, data.Fields{})
+	if err != nil {
+		return nil, err
+	}
+	limit := o.limit
+	if limit == 0 {
+		limit = 8
+	}
+	samples = samples[:min(limit, len(samples))]
+	return base.Sensitivities(ctx, samples, m, 2048, opt, func(kind string) { a.progress("measuring noise in %s", kind) })
 }
 
 // printTarget says what each choice costs, and what the types next to it would.
