@@ -249,3 +249,52 @@ func TestPlanTargetRefuses(t *testing.T) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
+
+// TestNoisy: the rows of a noisy tensor are those that encoding gives, read in any
+// pieces, and its noise is what they differ by.
+func TestNoisy(t *testing.T) {
+	t.Parallel()
+	for cols, typ := range map[int64]format.Type{256: format.Q3_K, 96: format.Q4_0} {
+		const rows = 8
+		x := normals(uint64(cols), int(rows*cols))
+		w := make([]float32, 2*cols)
+		for i := range w {
+			w[i] = 1 + float32(i%3)
+		}
+		m := &Imatrix{Entries: []ImatrixEntry{{Name: "blk.0.ffn_up_exps.weight", Sums: w, Counts: []float32{1, 1}}}}
+		v := matrixView("blk.0.ffn_up_exps.weight", x, 2, rows/2, cols)
+		noisy, noise, err := Noisy(context.Background(), v, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := allRows(t, noisy.Rows)
+		var sum, signal float64
+		back := make([]float32, cols)
+		for r := range int64(rows) {
+			row, cw := x[r*cols:(r+1)*cols], w[r/4*cols:(r/4+1)*cols]
+			if err := roundTrip(back, row, typ, cw); err != nil {
+				t.Fatal(err)
+			}
+			sameBits(t, "row", got[r*cols:(r+1)*cols], back)
+			one := make([]float32, cols)
+			if err := noisy.Rows.ReadRows(one, r); err != nil {
+				t.Fatal(err)
+			}
+			sameBits(t, "one row", one, back)
+			sum += weightedSquares(row, back, cw)
+			signal += weightedSquares(row, nil, cw)
+		}
+		if want := sum / signal; math.Abs(noise-want) > 1e-12*want {
+			t.Errorf("%d columns: noise %v, want %v", cols, noise, want)
+		}
+	}
+	v := matrixView("blk.0.attn_q.weight", normals(3, 40), 2, 20)
+	if same, noise, err := Noisy(context.Background(), v, nil); err != nil || noise != 0 || same != v {
+		t.Errorf("rows of 20: %v, %v", noise, err)
+	}
+	for name, want := range map[string]string{"blk.0.attn_q.weight": "attn_q", "token_embd.weight": "token_embd", "blk.0.attn_norm.weight": "", "blk.0.ffn_gate_inp.weight": ""} {
+		if got := TargetKind(matrixView(name, nil, 4, 4)); got != want {
+			t.Errorf("%s is %q", name, got)
+		}
+	}
+}
