@@ -30,6 +30,9 @@ type Blended struct {
 	Notes  []string // what people should know
 	// Template is the model that metadata and files are taken from.
 	Template *arch.Model
+	Recipe   *Recipe
+
+	tokens *arch.Model // whose tokenizer it has, nil: Template's
 }
 
 // Blend returns the model that a recipe makes of the opened models, by the paths that
@@ -67,13 +70,12 @@ func Blend(r *Recipe, models map[string]*arch.Model, opt BlendOptions) (*Blended
 	if err != nil {
 		return nil, err
 	}
-	out := &Blended{Layers: b.layers, Inputs: b.inputs, Notes: b.notes, Template: b.template}
 	meta, err := b.meta()
 	if err != nil {
 		return nil, err
 	}
-	out.Model = arch.NewModel(b.template.Path, meta, views)
-	return out, nil
+	return &Blended{Model: arch.NewModel(b.template.Path, meta, views), Layers: b.layers, Inputs: b.inputs,
+		Notes: b.notes, Template: b.template, Recipe: r, tokens: b.tokens}, nil
 }
 
 type blender struct {
@@ -87,6 +89,7 @@ type blender struct {
 	layers   []int
 	inputs   int
 	notes    []string
+	tokens   *arch.Model
 }
 
 // check compares the models with the template, and the recipe's slices with the models.
@@ -338,8 +341,9 @@ func (b *blender) view(like *format.View, p place) (*format.View, error) {
 		}
 	}
 	out.Rows = bl
-	if rows, ok := b.copied(bl, out.Type); ok {
-		out.Rows, out.Why = rows, "of "+sources[0].model
+	if b.copied(bl, out.Type) {
+		from := sources[0].view
+		out.Rows, out.Type, out.Why = from.Rows, from.Type, "of "+sources[0].model
 	}
 	return out, nil
 }
@@ -364,20 +368,18 @@ func renumber(name string, from, to int) string {
 	return strings.Replace(name, fmt.Sprintf(".%d.", from), fmt.Sprintf(".%d.", to), 1)
 }
 
-// copied gives the rows of the one model that a passthrough takes as they are, which
-// are then copied byte for byte.
-func (b *blender) copied(bl *blendedRows, typ format.Type) (format.RowReader, bool) {
+// copied says whether a tensor is one model's as it is, to be copied byte for byte.
+func (b *blender) copied(bl *blendedRows, typ format.Type) bool {
 	if b.r.Method != "passthrough" {
-		return nil, false
+		return false
 	}
 	for i := range bl.segs {
 		if s, err := bl.segs[i].job.models[0].param("scale", 1); err != nil || s != 1 {
-			return nil, false
+			return false
 		}
 	}
-	rows := bl.segs[0].job.models[0].rows
-	raw, ok := rows.(format.RawReader)
-	return rows, ok && (raw.RawType() == typ || !b.r.HasDType)
+	raw, ok := bl.segs[0].job.models[0].rows.(format.RawReader)
+	return ok && (raw.RawType() == typ || !b.r.HasDType)
 }
 
 // sourceTensor is one model's part in a tensor.

@@ -1,15 +1,19 @@
 package merge
 
 import (
+	"context"
 	"encoding/json"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/format/convert"
+	"github.com/graft-lora/graft/format/gguf"
 	"github.com/graft-lora/graft/format/safetensors"
 	"github.com/graft-lora/graft/internal/testutil"
 )
@@ -194,5 +198,99 @@ func compareBlend(t *testing.T, run string, out *arch.Model, file string) {
 	}
 	if worst > limit {
 		t.Errorf("largest difference %.2g of the largest element, want at most %g", worst, limit)
+	}
+}
+
+// TestBlendGGUF: a GGUF file in place of a folder, and the other way round, makes the
+// same model: rows that GGUF orders otherwise, and what goes by their order, do too.
+func TestBlendGGUF(t *testing.T) {
+	t.Parallel()
+	dir := testutil.Shared(t, "oracle", "mergekit")
+	files := map[string]string{}
+	for name, typ := range map[string]string{"base": "bf16", "ft1": "bf16", "ft3": "f32"} {
+		m, err := arch.Open(filepath.Join(dir, "models", name), arch.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		meta, plan, err := convert.ToGGUF(m, typ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = filepath.Join(t.TempDir(), name+".gguf")
+		w, err := gguf.Create(files[name], meta, plan, gguf.WriteOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := format.Run(context.Background(), plan, w, format.RunOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, run := range []string{"ties", "slerp", "nuslerp_rows", "nuslerp_rowwise", "dare_ties", "della", "passthrough_layers", "model_stock_filter", "arcee_fusion"} {
+		for _, from := range [][]string{{"base"}, {"ft1", "ft3"}, {"base", "ft1", "ft3"}} {
+			r, models := openRecipe(t, dir, run)
+			for _, name := range from {
+				m, err := arch.Open(files[name], arch.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer m.Close()
+				if models[name] != nil {
+					models[name] = m
+				}
+			}
+			out, err := Blend(r, models, BlendOptions{mask: bitMasks(t, filepath.Join(dir, run, "masks.safetensors"))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			compareBlend(t, run, out.Model, filepath.Join(dir, run, "model.safetensors"))
+		}
+	}
+}
+
+// TestBlendsRefused: what cannot be blended says so before anything is read.
+func TestBlendsRefused(t *testing.T) {
+	t.Parallel()
+	dir := testutil.Shared(t, "oracle", "mergekit", "models")
+	for text, want := range map[string]string{
+		"merge_method: ties\nmodels: [{model: ft1, parameters: {weight: 1}}]":                                                    "needs a base_model",
+		"merge_method: ties\nbase_model: base\nmodels: [{model: ft1}]":                                                           "the recipe gives no weight for",
+		"merge_method: slerp\nbase_model: base\nmodels: [{model: ft1}, {model: ft2}]":                                            "blends 1 models besides the base, the recipe names 2",
+		"merge_method: linear\ntokenizer_source: ft9\nmodels: [{model: ft1, parameters: {weight: 1}}]":                           "is no model of the recipe",
+		"merge_method: passthrough\nslices: [{sources: [{model: ft1, layer_range: [1, 3]}]}]":                                    "has 2 layers",
+		"merge_method: passthrough\nslices: [{sources: [{model: ft1, layer_range: [0, 1]}, {model: ft2, layer_range: [0, 1]}]}]": "blends 1 models",
+	} {
+		r, err := ParseRecipe([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Blend(r, openModels(t, r, dir), BlendOptions{})
+		if format.ExitStatus(err) != 2 || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}
+
+// TestBlendSeed: draws depend on the seed, and not on how rows are asked for.
+func TestBlendSeed(t *testing.T) {
+	t.Parallel()
+	dir := testutil.Shared(t, "oracle", "mergekit")
+	blend := func(seed uint64) *format.View {
+		r, models := openRecipe(t, dir, "dare_ties")
+		out, err := Blend(r, models, BlendOptions{Seed: seed})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.View("blk.0.attn_q.weight")
+	}
+	a, b, c := allOf(t, blend(1).Rows), make([]float32, 64*64), allOf(t, blend(2).Rows)
+	if err := blend(1).Rows.ReadRows(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(a, b) || slices.Equal(a, c) {
+		t.Error("the blend is no function of the seed")
 	}
 }

@@ -80,7 +80,7 @@ func fromCore(q, core, p blas64.General, cut Cut) (LowRank, error) {
 	svd.VTo(&v)
 	r := cut.rank(s)
 	l := LowRank{Singular: s, A: kernel.NewMat(r, p.Rows), B: kernel.NewMat(q.Rows, r), Kept: kept(s, r)}
-	left, right := product(q, u.RawMatrix()), product(p, v.RawMatrix())
+	left, right := product(q, columns(u, r)), product(p, columns(v, r))
 	for k := range r {
 		root := math.Sqrt(s[k])
 		for i := range q.Rows {
@@ -131,6 +131,13 @@ func kept(s []float64, r int) float64 {
 		return 1
 	}
 	return sum / total
+}
+
+// columns are the first n of m, which is shared.
+func columns(m mat.Dense, n int) blas64.General {
+	g := m.RawMatrix()
+	g.Cols = n
+	return g
 }
 
 func product(a, b blas64.General) blas64.General {

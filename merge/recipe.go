@@ -24,6 +24,7 @@ type Recipe struct {
 	HasOut    bool   // dtype or out_dtype is stated
 	Tokenizer string // "", "base", "union", or a model
 	Name      string
+	Text      []byte // as it was written
 
 	params map[string]setting
 }
@@ -115,7 +116,7 @@ func ParseRecipe(b []byte) (*Recipe, error) {
 	if len(doc.Content) == 0 {
 		return nil, format.Usagef("the recipe is empty")
 	}
-	r := &Recipe{}
+	r := &Recipe{Text: b}
 	var models *yaml.Node
 	err := eachKey(doc.Content[0], "the recipe", recipeKeys, func(key string, v *yaml.Node) (err error) {
 		switch key {
@@ -377,13 +378,18 @@ func parseSetting(n *yaml.Node) (s setting, err error) {
 	return s, nil
 }
 
-// nearest is the known word with the fewest letters to change.
+// nearest is the known word with the fewest letters to change, or one that continues
+// the word.
 func nearest(word string, known []string) string {
 	best, least := "", 1<<30
 	sorted := slices.Clone(known)
 	sort.Strings(sorted)
 	for _, k := range sorted {
-		if d := editDistance(word, k); d < least {
+		d := editDistance(word, k)
+		if word != "" && strings.HasPrefix(k, word) {
+			d = min(d, 1)
+		}
+		if d < least {
 			best, least = k, d
 		}
 	}

@@ -68,6 +68,7 @@ few rows at a time.
 		newExtractCmd(a),
 		newCombineCmd(a),
 		newResizeCmd(a),
+		newBlendCmd(a),
 		newDebugCmd(a),
 		newDemoCmd(a),
 	)
