@@ -168,6 +168,9 @@ func (r *roundedRows) ReadRows(dst []float32, row int64) error {
 	return nil
 }
 
+// Release gives back the pages of a mapped file.
+func (r *roundedRows) Release() { release(r.RowReader) }
+
 // bnbPlanner makes the tensors of one matrix. Nothing of it is held: each tensor
 // reads the rows again.
 type bnbPlanner struct {
@@ -180,7 +183,8 @@ type bnbPlanner struct {
 }
 
 func (p *bnbPlanner) output(name string, typ format.Type, shape []int64, units, unitBytes, cost int64, fill func(dst []byte, unit int64) error) *format.Output {
-	return &format.Output{Name: name, Type: typ, Shape: shape, Why: "as bitsandbytes quantizes", Units: units, UnitBytes: unitBytes, Cost: cost, Fill: fill}
+	return &format.Output{Name: name, Type: typ, Shape: shape, Why: "as bitsandbytes quantizes", Units: units, UnitBytes: unitBytes, Cost: cost, Fill: fill,
+		Finish: func() error { release(p.rows); return nil }}
 }
 
 // constant is a tensor of known bytes.
@@ -333,6 +337,7 @@ func (p *bnbPlanner) nest(blocks int64) ([]float32, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	release(p.rows)
 	p.offset = meanOf(scales)
 	outer := make([]float32, (blocks+nestedBlock-1)/nestedBlock)
 	quantizeScales(make([]byte, blocks), outer, scales, p.offset)

@@ -58,6 +58,7 @@ func relativeErrors(ctx context.Context, v *format.View, types []format.Type, we
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	release(v.Rows)
 	errs := make([]float64, len(types))
 	var signal float64
 	for _, p := range parts {
@@ -72,6 +73,13 @@ func relativeErrors(ctx context.Context, v *format.View, types []format.Type, we
 		}
 	}
 	return errs, nil
+}
+
+// release gives back the pages of rows of a mapped file that are not needed for now.
+func release(rows format.RowReader) {
+	if r, ok := rows.(interface{ Release() }); ok {
+		r.Release()
+	}
 }
 
 // roundTrip makes dst what x is after it was encoded.
