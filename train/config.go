@@ -12,6 +12,7 @@ import (
 
 	"github.com/graft-lora/graft/train/data"
 	"github.com/graft-lora/graft/train/model"
+	"github.com/graft-lora/graft/train/objective"
 	"github.com/graft-lora/graft/train/optim"
 	"go.yaml.in/yaml/v3"
 )
@@ -39,6 +40,8 @@ type Config struct {
 	Shuffle      bool   `json:"shuffle" yaml:"shuffle"` // a new order in each epoch, else the file's
 
 	Adapter AdapterConfig `json:"adapter" yaml:"adapter"`
+	// Objective is what the adapter is trained for; the plain loss when it is empty.
+	Objective objective.Settings `json:"objective,omitzero" yaml:"objective,omitempty"`
 
 	// A step trains on Batch sequences at once, Accumulate times.
 	Batch      int                    `json:"batch" yaml:"batch"`
@@ -180,7 +183,8 @@ func (c *Config) Check() error {
 	case len(c.Adapter.Targets) == 0:
 		return bad("no target modules are given")
 	}
-	return nil
+	_, err := objective.New(c.Objective)
+	return err
 }
 
 func (c *Config) modelOptions() model.Options {

@@ -18,6 +18,9 @@ type EvalResult struct {
 	Perplexity float64 `json:"perplexity"` // e^Loss
 	Tokens     int     `json:"tokens"`     // that were predicted
 	Sequences  int     `json:"sequences"`
+	// Preferences is given by objectives that learn from them; Loss is then a mean
+	// over examples, and Perplexity 0.
+	Preferences *PreferenceResult `json:"preferences,omitempty"`
 }
 
 // PerplexityError is the standard error of the perplexity, to first order.

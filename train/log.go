@@ -15,15 +15,16 @@ import (
 // which has Eval in place of the rest. Everything but Timing is the same whenever
 // and wherever the run is made, interrupted or not.
 type LogLine struct {
-	Step     int         `json:"step"`
-	Epoch    float64     `json:"epoch,omitempty"`     // times through the data, after the step
-	Loss     float64     `json:"loss,omitempty"`      // mean over the trained tokens of the step, in nats
-	LR       *float64    `json:"lr,omitempty"`        // rate of the step; may be 0
-	GradNorm float64     `json:"grad_norm,omitempty"` // before clipping
-	Trained  int         `json:"trained,omitempty"`   // trained tokens of the step
-	Tokens   int         `json:"tokens,omitempty"`    // all tokens of the step
-	Eval     *EvalResult `json:"eval,omitempty"`
-	Timing   *Timing     `json:"timing,omitempty"`
+	Step        int               `json:"step"`
+	Epoch       float64           `json:"epoch,omitempty"`       // times through the data, after the step
+	Loss        float64           `json:"loss,omitempty"`        // mean over the trained tokens of the step, in nats, or over the examples of preferences
+	LR          *float64          `json:"lr,omitempty"`          // rate of the step; may be 0
+	GradNorm    float64           `json:"grad_norm,omitempty"`   // before clipping
+	Trained     int               `json:"trained,omitempty"`     // trained tokens of the step
+	Tokens      int               `json:"tokens,omitempty"`      // all tokens of the step
+	Preferences *PreferenceResult `json:"preferences,omitempty"` // of objectives that learn from them
+	Eval        *EvalResult       `json:"eval,omitempty"`
+	Timing      *Timing           `json:"timing,omitempty"`
 }
 
 // Timing is what differs between runs.

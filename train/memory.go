@@ -84,9 +84,11 @@ func (r *runner) shape() model.Shape {
 	longest := 0
 	var lengths []int
 	for _, x := range append(slices.Clone(r.train), r.held...) {
-		lengths = append(lengths, len(x.IDs))
-		longest = max(longest, len(x.IDs))
-		s.Longest = max(s.Longest, longestDoc(x))
+		lengths = append(lengths, x.Size())
+		longest = max(longest, x.Size())
+		for _, a := range answers([]data.Sample{x}) {
+			s.Longest = max(s.Longest, longestDoc(a))
+		}
 	}
 	slices.Sort(lengths)
 	slices.Reverse(lengths)

@@ -13,6 +13,7 @@ import (
 	"github.com/graft-lora/graft/internal/atomicfile"
 	"github.com/graft-lora/graft/train/data"
 	"github.com/graft-lora/graft/train/model"
+	"github.com/graft-lora/graft/train/objective"
 	"github.com/graft-lora/graft/train/optim"
 	"go.yaml.in/yaml/v3"
 )
@@ -38,7 +39,7 @@ const (
 
 // Progress is told to a person while a run goes on.
 type Progress struct {
-	Phase           string // "reading", "evaluating", "training", "saving"
+	Phase           string // "reading", "reference", "evaluating", "training", "saving"
 	Done, Total     int    // of the phase: steps, or sequences
 	Loss            float64
 	Smooth          float64 // moving average of the loss
@@ -70,27 +71,28 @@ type Result struct {
 
 // runner is a run under way.
 type runner struct {
-	cfg      Config
-	base     *Base
-	set      *data.Set
-	train    []data.Sample
-	held     []data.Sample
-	heldAll  int // before EvalLimit
-	inputs   map[string][]FileDigest
-	samples  string // digest of train and held
-	lora     *lora
-	opt      optim.Optimizer
-	rate     optim.Schedule
-	schedule optim.ScheduleSettings
-	steps    int
-	state    state
-	log      *runLog
-	order    []int // of the epoch
-	epoch    int   // that order is of; -1 before the first
-	t0       time.Time
-	pace     float64 // tokens per second, moving average
-	perStep  float64 // seconds per step, moving average
-	told     func(Progress)
+	cfg       Config
+	base      *Base
+	set       *data.Set
+	train     []data.Sample
+	held      []data.Sample
+	heldAll   int // before EvalLimit
+	inputs    map[string][]FileDigest
+	samples   string // digest of train and held
+	lora      *lora
+	objective *preferences
+	opt       optim.Optimizer
+	rate      optim.Schedule
+	schedule  optim.ScheduleSettings
+	steps     int
+	state     state
+	log       *runLog
+	order     []int // of the epoch
+	epoch     int   // that order is of; -1 before the first
+	t0        time.Time
+	pace      float64 // tokens per second, moving average
+	perStep   float64 // seconds per step, moving average
+	told      func(Progress)
 }
 
 // Run trains an adapter and writes it, with a log and a record of the run, into
@@ -117,7 +119,11 @@ func Run(ctx context.Context, c Config, mode Mode, progress func(Progress)) (Res
 		return Result{}, err
 	}
 	defer base.Close()
-	r := &runner{cfg: c, base: base, told: progress, epoch: -1, t0: time.Now(), inputs: map[string][]FileDigest{}}
+	o, err := objective.New(c.Objective)
+	if err != nil {
+		return Result{}, err
+	}
+	r := &runner{cfg: c, base: base, objective: &preferences{Objective: o}, told: progress, epoch: -1, t0: time.Now(), inputs: map[string][]FileDigest{}}
 	if err := r.read(); err != nil {
 		return Result{}, err
 	}
@@ -178,7 +184,7 @@ func begin(c *Config, mode Mode, told func(Progress)) (*state, error) {
 	if err := removeCheckpoints(c.Output, mode); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{LogFile, RecordFile, CurveFile, GGUFFile, "adapter_config.json", "adapter_model.safetensors"} {
+	for _, name := range []string{LogFile, ReferenceFile, RecordFile, CurveFile, GGUFFile, "adapter_config.json", "adapter_model.safetensors"} {
 		path := filepath.Join(c.Output, name)
 		if _, err := os.Stat(path); err == nil && mode != Replace {
 			return nil, fmt.Errorf("%s is there already: %w", path, fs.ErrExist)
@@ -248,7 +254,7 @@ func (r *runner) read() error {
 		}
 	}
 	enc := r.base.Encoder(c.Context, c.Samples)
-	if r.set, err = enc.Read(c.Data, c.Fields); err != nil {
+	if r.set, err = ReadExamples(enc, r.objective.Objective, c.Data, c.Fields); err != nil {
 		return err
 	}
 	r.train = r.set.Samples
@@ -260,7 +266,7 @@ func (r *runner) read() error {
 		if r.inputs["held_out"], err = digestFiles(c.HeldOut); err != nil {
 			return err
 		}
-		held, err := enc.Read(c.HeldOut, c.Fields)
+		held, err := ReadExamples(enc, r.objective.Objective, c.HeldOut, c.Fields)
 		if err != nil {
 			return err
 		}
@@ -290,6 +296,9 @@ func (r *runner) run(ctx context.Context, from *state) (Result, error) {
 		return Result{}, err
 	}
 	defer r.log.Close()
+	if err := r.findReference(ctx); err != nil {
+		return Result{}, err
+	}
 	// What reading the data left behind would stay resident: steps allocate next to
 	// nothing, so that the collector would not come by again.
 	debug.FreeOSMemory()
@@ -363,8 +372,11 @@ func (r *runner) prepare(from *state) (err error) {
 func (r *runner) plan() string {
 	tokens, trained := 0, 0
 	for _, s := range r.train {
-		tokens += len(s.IDs)
+		tokens += s.Size()
 		trained += s.Trained()
+		if s.Rejected != nil {
+			trained += s.Rejected.Trained()
+		}
 	}
 	text := fmt.Sprintf("%d numbers are trained in %d matrices; %d sequences of %d tokens, of which %d are trained; %d steps of %d sequences",
 		r.lora.count(), len(r.lora.names), len(r.train), tokens, trained, r.steps, r.cfg.Batch*r.cfg.Accumulate)
@@ -418,7 +430,7 @@ func (r *runner) loop(ctx context.Context) error {
 		begun := time.Now()
 		samples := r.next()
 		lr := r.rate(s.Step)
-		got, err := r.lora.step(ctx, r.base.Model, r.opt, samples, c, s.Step, lr)
+		got, err := r.lora.step(ctx, r.base.Model, r.opt, r.objective, samples, c, s.Step, lr)
 		if err != nil {
 			return err
 		}
@@ -433,7 +445,7 @@ func (r *runner) loop(ctx context.Context) error {
 		speed := float64(got.tokens) / took
 		r.pace, r.perStep = average(r.pace, speed), average(r.perStep, took)
 		err = r.log.write(LogLine{Step: s.Step, Epoch: float64(s.Sequences) / float64(len(r.train)), Loss: got.loss, LR: &lr,
-			GradNorm: got.norm, Trained: got.trained, Tokens: got.tokens}, speed)
+			GradNorm: got.norm, Trained: got.trained, Tokens: got.tokens, Preferences: got.preferences}, speed)
 		if err != nil {
 			return err
 		}
@@ -461,7 +473,11 @@ func (s *state) smooth(loss float64) {
 
 // evaluate finds the loss on what was held out.
 func (r *runner) evaluate(ctx context.Context) error {
-	res, err := Evaluate(ctx, r.base.Model, r.held, r.cfg.Batch*r.cfg.Context, func(done int) {
+	evaluate := Evaluate
+	if !r.objective.plain() {
+		evaluate = r.objective.evaluate
+	}
+	res, err := evaluate(ctx, r.base.Model, r.held, r.cfg.Batch*r.cfg.Context, func(done int) {
 		r.tell(Progress{Phase: "evaluating", Done: done, Total: len(r.held)})
 	}, model.Scaled{Adapter: r.lora.adapter, Weight: 1})
 	if err != nil {

@@ -35,11 +35,11 @@ func batchOf(samples []data.Sample) *model.Batch {
 func passes(samples []data.Sample, limit int) (groups [][]data.Sample) {
 	from, tokens := 0, 0
 	for i, s := range samples {
-		if i > from && tokens+len(s.IDs) > limit {
+		if i > from && tokens+s.Size() > limit {
 			groups = append(groups, samples[from:i])
 			from, tokens = i, 0
 		}
-		tokens += len(s.IDs)
+		tokens += s.Size()
 	}
 	if from < len(samples) {
 		groups = append(groups, samples[from:])
@@ -52,19 +52,51 @@ type stepResult struct {
 	loss            float64
 	norm            float64
 	trained, tokens int
+	preferences     *PreferenceResult // nil for the plain loss
 }
 
 // step makes one optimizer step on samples: the loss is the sum over their trained
-// tokens divided by the number of these, however they are divided into passes.
-func (l *lora) step(ctx context.Context, m *model.Model, opt optim.Optimizer, samples []data.Sample, c *Config, step int, lr float64) (stepResult, error) {
+// tokens divided by the number of these, or the mean over the examples of
+// preferences, however they are divided into passes.
+func (l *lora) step(ctx context.Context, m *model.Model, opt optim.Optimizer, p *preferences, samples []data.Sample, c *Config, step int, lr float64) (stepResult, error) {
+	r, err := l.gradient(ctx, m, p, samples, c, step)
+	if err != nil {
+		return r, err
+	}
+	if c.ClipNorm > 0 {
+		r.norm = optim.ClipNorm(l.params, c.ClipNorm, 2)
+	} else {
+		r.norm = optim.Norm(l.params, 2)
+	}
+	if !finite(r.loss) || !finite(r.norm) {
+		return r, fmt.Errorf("train: step %d: the loss is %v and the gradient's norm %v: the rate is too high, or the data (%s) is at fault", step+1, r.loss, r.norm, describe(samples))
+	}
+	opt.Step(lr)
+	l.sync()
+	return r, nil
+}
+
+// gradient makes the gradients those of the step's loss.
+func (l *lora) gradient(ctx context.Context, m *model.Model, p *preferences, samples []data.Sample, c *Config, step int) (stepResult, error) {
 	var r stepResult
 	l.grads.Zero()
 	sum := 0.0
+	var examples *stepLoss
+	if !p.plain() {
+		var err error
+		if examples, err = p.begin(ctx, m, samples, c.Batch*c.Context, l.adapter); err != nil {
+			return r, err
+		}
+	}
 	for i, group := range passes(samples, c.Batch*c.Context) {
 		if err := ctx.Err(); err != nil {
 			return r, err
 		}
-		b := batchOf(group)
+		list := answers(group)
+		b := batchOf(list)
+		if examples != nil {
+			b.Reweigh = func(losses []float32) []float32 { return examples.weights(group, list, losses) }
+		}
 		b.Dropout = model.Dropout{P: float32(c.Adapter.Dropout), Seed: c.Seed, Step: uint64(step)<<20 + uint64(i)}
 		loss, err := m.LossAndGrad(b, l.adapter, l.grads)
 		if err != nil {
@@ -79,22 +111,16 @@ func (l *lora) step(ctx context.Context, m *model.Model, opt optim.Optimizer, sa
 	}
 	r.loss = sum / float64(r.trained)
 	mean := float32(1 / float64(r.trained))
+	if examples != nil {
+		r.loss, r.preferences = examples.value(), examples.result()
+		mean = float32(1 / examples.examples)
+	}
 	for i := range l.params {
 		g := l.params[i].Grad
 		for j := range g {
 			g[j] *= mean
 		}
 	}
-	if c.ClipNorm > 0 {
-		r.norm = optim.ClipNorm(l.params, c.ClipNorm, 2)
-	} else {
-		r.norm = optim.Norm(l.params, 2)
-	}
-	if !finite(r.loss) || !finite(r.norm) {
-		return r, fmt.Errorf("train: step %d: the loss is %v and the gradient's norm %v: the rate is too high, or the data (%s) is at fault", step+1, r.loss, r.norm, describe(samples))
-	}
-	opt.Step(lr)
-	l.sync()
 	return r, nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/graft-lora/graft/train/data"
 	"github.com/graft-lora/graft/train/model"
+	"github.com/graft-lora/graft/train/objective"
 	"github.com/graft-lora/graft/train/optim"
 )
 
@@ -40,7 +41,7 @@ func TestDivision(t *testing.T) {
 			t.Fatal(err)
 		}
 		for step := range 3 {
-			r, err := l.step(background, base.Model, opt, samples, &c, step, 1e-3)
+			r, err := l.step(background, base.Model, opt, supervised(), samples, &c, step, 1e-3)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -157,7 +158,7 @@ func TestRatio(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := data.Sample{IDs: []int32{1, 2, 3, 4, 5}, Train: []bool{false, true, true, true, true}}
-	if _, err := l.step(background, base.Model, opt, []data.Sample{s}, &c, 0, 1e-4); err != nil {
+	if _, err := l.step(background, base.Model, opt, supervised(), []data.Sample{s}, &c, 0, 1e-4); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range l.params {
@@ -171,4 +172,13 @@ func TestRatio(t *testing.T) {
 			}
 		}
 	}
+}
+
+// supervised is the plain loss.
+func supervised() *preferences {
+	o, err := objective.New(objective.Settings{})
+	if err != nil {
+		panic(err)
+	}
+	return &preferences{Objective: o}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/graft-lora/graft/train"
 	"github.com/graft-lora/graft/train/data"
 	"github.com/graft-lora/graft/train/model"
+	"github.com/graft-lora/graft/train/objective"
 )
 
 type trainOptions struct {
@@ -81,6 +82,9 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&c.Fields.Prompt, "prompt-field", c.Fields.Prompt, "name of the field with the prompt (prompt)")
 	f.StringVar(&c.Fields.Completion, "completion-field", c.Fields.Completion, "name of the field with the answer (completion)")
 	f.StringVar(&c.Fields.Text, "text-field", c.Fields.Text, "name of the field with plain text (text)")
+	f.StringVar(&c.Fields.Chosen, "chosen-field", c.Fields.Chosen, "name of the field with the preferred answer (chosen)")
+	f.StringVar(&c.Fields.Rejected, "rejected-field", c.Fields.Rejected, "name of the field with the other answer (rejected)")
+	f.StringVar(&c.Fields.Label, "label-field", c.Fields.Label, "name of the field that says whether an answer is good (label)")
 	f.StringVar(&c.Samples.Chat, "chat", c.Samples.Chat, "use the chat template for prompts: auto, always, never")
 	f.StringVar(&c.Samples.Train, "train-on", c.Samples.Train, "what is trained: answers, last, all")
 	f.StringVar(&c.Samples.Long, "long", c.Samples.Long, "records longer than the context: truncate, drop, error")
@@ -99,6 +103,14 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.exclude, "exclude", strings.Join(c.Adapter.Exclude, ","), "matrices not to change, in the same words")
 	f.StringVar(&c.Adapter.From, "from", c.Adapter.From, "adapter to begin with")
 	f.BoolVar(&c.Adapter.Float32, "adapter-float32", c.Adapter.Float32, "hold and save the adapter in float32 instead of float16")
+
+	f.StringVar(&c.Objective.Name, "objective", c.Objective.Name, "what it is trained for: "+strings.Join(objective.Names(), ", ")+" (sft)")
+	f.Float64Var(&c.Objective.Beta, "beta", c.Objective.Beta, "of preferences: how much a log-ratio weighs; 0: the objective's default")
+	f.Float64Var(&c.Objective.Gamma, "gamma", c.Objective.Gamma, "of simpo: margin between the answers; 0: its default")
+	f.Float64Var(&c.Objective.LabelSmoothing, "label-smoothing", c.Objective.LabelSmoothing, "of preferences: part of them taken to be wrong")
+	f.Float64Var(&c.Objective.NLL, "nll", c.Objective.NLL, "of preferences: weight of the plain loss of chosen answers beside")
+	f.Float64Var(&c.Objective.Desirable, "desirable", c.Objective.Desirable, "of kto: weight of good answers; 0: 1")
+	f.Float64Var(&c.Objective.Undesirable, "undesirable", c.Objective.Undesirable, "of kto: weight of bad answers; 0: 1")
 
 	f.IntVar(&c.Steps, "steps", c.Steps, "optimizer steps; 0: as many as the epochs take")
 	f.Float64Var(&c.Epochs, "epochs", c.Epochs, "times through the data")
@@ -185,7 +197,12 @@ func (a *app) train(ctx context.Context, cfg train.Config, o *trainOptions) erro
 	a.result("trained %s numbers for %s: %s tokens, %s of them answers, %.0f tokens/s, peak memory %s",
 		count(result.Parameters), plural(result.Steps, "step"), count(result.Tokens), count(result.Trained), result.TokensPerSecond, size(result.PeakRSS))
 	if first, last := result.EvalFirst, result.EvalLast; first != nil && last != nil {
-		a.result("held-out loss %.4f before, %.4f after (perplexity %.3f, %.3f)", first.Loss, last.Loss, first.Perplexity, last.Perplexity)
+		if p, q := first.Preferences, last.Preferences; p != nil && q != nil {
+			a.result("held-out loss %.4f before, %.4f after; ranked right %s, %s; rewards %.4f and %.4f after", first.Loss, last.Loss,
+				percent(p.Accuracy, 1), percent(q.Accuracy, 1), q.Chosen, q.Rejected)
+		} else {
+			a.result("held-out loss %.4f before, %.4f after (perplexity %.3f, %.3f)", first.Loss, last.Loss, first.Perplexity, last.Perplexity)
+		}
 	}
 	a.result("adapter in %s (PEFT) and %s; log %s, curve %s, record %s", cfg.Output, filepath.Join(cfg.Output, train.GGUFFile),
 		train.LogFile, train.CurveFile, train.RecordFile)
@@ -205,8 +222,8 @@ func (a *app) trainProgress() func(train.Progress) {
 		case "training":
 			line = fmt.Sprintf("step %d of %d  loss %.4f (mean %.4f)  %.0f tokens/s  %s left  %s", p.Done, p.Total, p.Loss, p.Smooth,
 				p.TokensPerSecond, p.Left.Round(time.Second), size(p.RSS))
-		case "evaluating":
-			line = fmt.Sprintf("evaluating %d of %d", p.Done, p.Total)
+		case "evaluating", "reference":
+			line = fmt.Sprintf("%s: %d of %d", p.Phase, p.Done, p.Total)
 		default:
 			return
 		}
@@ -226,13 +243,22 @@ func (a *app) showMask(cfg train.Config, n int) error {
 		return err
 	}
 	defer base.Close()
-	set, err := base.Encoder(cfg.Context, cfg.Samples).Read(cfg.Data, cfg.Fields)
+	o, err := objective.New(cfg.Objective)
+	if err != nil {
+		return format.Usagef("%v", err)
+	}
+	set, err := train.ReadExamples(base.Encoder(cfg.Context, cfg.Samples), o, cfg.Data, cfg.Fields)
 	if err != nil {
 		return err
 	}
 	for _, s := range set.Samples[:min(n, len(set.Samples))] {
 		if err := data.ShowMask(a.out, base.Tokenizer, s, isTerminal(a.out)); err != nil {
 			return err
+		}
+		if s.Rejected != nil {
+			if err := data.ShowMask(a.out, base.Tokenizer, *s.Rejected, isTerminal(a.out)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
