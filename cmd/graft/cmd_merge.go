@@ -14,6 +14,8 @@ import (
 	"github.com/graft-lora/graft/format/convert"
 	"github.com/graft-lora/graft/merge"
 	"github.com/graft-lora/graft/quant"
+	"github.com/graft-lora/graft/train"
+	"github.com/graft-lora/graft/train/model"
 )
 
 type mergeOptions struct {
@@ -25,7 +27,11 @@ type mergeOptions struct {
 	noCheck  bool
 	minGain  float64
 	data     dataFlags
+	heldOut  string
 	minRecov float64
+
+	momentMemory        string
+	maxError, maxGrowth float64
 }
 
 func newMergeCmd(a *app) *cobra.Command {
@@ -40,17 +46,20 @@ files; DST is a GGUF file, or a folder for a Hugging Face model.
 
   graft merge base-q4_k_m.gguf lesson -o merged.gguf
   graft merge base.gguf a.gguf=0.7 b=0.3 -o merged.gguf
-  graft merge base.gguf lesson -o merged.gguf --data held-out.jsonl
+  graft merge base.gguf lesson -o merged.gguf --data train.jsonl --held-out held-out.jsonl
   graft merge base.gguf lesson -o merged-f16.gguf --type F16
   graft merge hf-folder lesson -o merged-folder
 
 Methods for --type same:
 ` + methodHelp() + `
 
+With --data the default is fit, without it keep: a text or records like those that
+the adapter is for show which directions of the inputs matter.
+
 What survived is measured: gain (1: the change is there at full strength, 0: it is
 lost), the correlation of wanted and realised change, the codes that moved; and
-with --data the recovery on text, (base - merged) / (base - adapter) of the
-loss. A merge that lost the adapter still leaves its file, and exits with
+with --held-out (or else --data) the recovery on text, (base - merged) / (base -
+adapter) of the loss. A merge that lost the adapter still leaves its file, and exits with
 status 5.` + exitStatus,
 		Args: args(2, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -58,10 +67,14 @@ status 5.` + exitStatus,
 		},
 	}
 	o.output.add(cmd, "GGUF file or folder to write")
-	o.data.add(cmd, "text or JSONL to measure the recovery on")
+	o.data.add(cmd, "text or JSONL that shows the method real inputs, and that the recovery is measured on")
 	f := cmd.Flags()
 	f.StringVar(&o.typ, "type", "same", "same, or a file type (F16, Q4_K_M, ...)")
-	f.StringVar(&o.method, "method", "keep", "how codes are found when types stay the same: "+strings.Join(merge.MethodNames(), ", "))
+	f.StringVar(&o.heldOut, "held-out", "", "other text or JSONL to measure the recovery on")
+	f.StringVar(&o.method, "method", "", "how codes are found when types stay the same: "+strings.Join(merge.MethodNames(), ", ")+" (default: fit with --data, else keep)")
+	f.StringVar(&o.momentMemory, "moment-memory", "128MiB", "memory for the moments of inputs; with less the data is run more often")
+	f.Float64Var(&o.maxError, "max-error", 0.1, "promote: error of outputs on inputs to reach")
+	f.Float64Var(&o.maxGrowth, "max-growth", 0.1, "promote: part by which the tensors may grow")
 	f.Uint64Var(&o.seed, "seed", 0, "of stochastic rounding")
 	f.BoolVar(&o.tensors, "tensors", false, "report every tensor")
 	f.BoolVar(&o.noCheck, "no-check", false, "do not fail when the adapter was lost")
@@ -116,6 +129,11 @@ func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, 
 	if err := o.output.check(inputs...); err != nil {
 		return err
 	}
+	if o.method == "" {
+		if o.method = "keep"; o.data.path != "" {
+			o.method = "fit"
+		}
+	}
 	report, err := a.mergeFiles(ctx, basePath, adapterArgs, o)
 	if err != nil || o.output.dryRun {
 		return err
@@ -125,6 +143,9 @@ func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, 
 		doc.Method = ""
 	}
 	a.printSurvival(report, o.tensors)
+	if o.heldOut != "" {
+		o.data.path = o.heldOut
+	}
 	if o.data.path != "" {
 		if doc.Recovery, err = a.recovery(ctx, basePath, adapterArgs, o.output.path, &o.data); err != nil {
 			return err
@@ -155,7 +176,7 @@ func (a *app) mergeFiles(ctx context.Context, basePath string, adapterArgs []str
 	if err != nil {
 		return nil, err
 	}
-	return a.writeMerged(ctx, base, deltas, o)
+	return a.writeMerged(ctx, base, deltas, adapterArgs, o)
 }
 
 // mergeDoc is the JSON of a merge.
@@ -168,14 +189,19 @@ type mergeDoc struct {
 }
 
 // writeMerged writes the output in whatever form is asked for.
-func (a *app) writeMerged(ctx context.Context, base *arch.Model, deltas merge.Deltas, o *mergeOptions) (*merge.Report, error) {
+func (a *app) writeMerged(ctx context.Context, base *arch.Model, deltas merge.Deltas, adapterArgs []string, o *mergeOptions) (*merge.Report, error) {
 	same := strings.EqualFold(o.typ, "same") || o.typ == ""
 	kind, err := checkpoint.Sniff(base.Path)
 	if err != nil {
 		return nil, err
 	}
 	if same && isGGUF(o.output.path) && kind == checkpoint.GGUFModel {
-		plan, report, err := merge.NewPlan(base, deltas, merge.Options{Method: o.method, Seed: o.seed})
+		done, moments, err := a.moments(base.Path, deltas, adapterArgs, o)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+		plan, report, err := a.planSame(ctx, base, deltas, moments, o)
 		if err != nil {
 			return nil, err
 		}
@@ -226,13 +252,67 @@ func (a *app) writeMerged(ctx context.Context, base *arch.Model, deltas merge.De
 	return merge.Measure(ctx, base, merged, deltas, a.threads)
 }
 
+// planSame plans a merge into the same types, or for nest and promote into types
+// that hold the base's values.
+func (a *app) planSame(ctx context.Context, base *arch.Model, deltas merge.Deltas, moments merge.Moments, o *mergeOptions) (*format.Plan, *merge.Report, error) {
+	opt := merge.Options{Method: o.method, Seed: o.seed, Moments: moments}
+	if o.method != "promote" {
+		return merge.NewPlan(base, deltas, opt)
+	}
+	memory, err := parseSize(o.output.memory)
+	if err != nil {
+		return nil, nil, err
+	}
+	return merge.Promote(ctx, base, deltas, opt, merge.Promotion{MaxError: o.maxError, MaxGrowth: o.maxGrowth}, a.runOptions("tried", memory))
+}
+
+// moments makes the second moments of real inputs ready for a method that uses them;
+// nil without --data, or for a method that does not.
+func (a *app) moments(basePath string, deltas merge.Deltas, adapterArgs []string, o *mergeOptions) (done func(), m merge.Moments, err error) {
+	method, err := merge.MethodByName(o.method)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !method.Data || o.data.path == "" || o.output.dryRun {
+		return func() {}, nil, nil
+	}
+	memory, err := parseSize(o.momentMemory)
+	if err != nil {
+		return nil, nil, err
+	}
+	base, err := train.OpenBase(basePath, model.Options{Threads: a.threads, Context: o.data.context})
+	if err != nil {
+		return nil, nil, err
+	}
+	adapters, err := loadAdapters(base, adapterArgs)
+	if err != nil {
+		base.Close()
+		return nil, nil, err
+	}
+	samples, err := o.data.read(base)
+	if err != nil {
+		base.Close()
+		return nil, nil, err
+	}
+	var tensors []string
+	for _, v := range base.Source.Views {
+		if deltas[v.Name] != nil {
+			tensors = append(tensors, v.Name)
+		}
+	}
+	in := train.NewInputMoments(base.Model, samples, evalTokens, memory, tensors, adapters...)
+	in.Threads = a.threads
+	in.Progress = func(first, last string) { a.progress("inputs of %s to %s", first, last) }
+	return func() { base.Close() }, in, nil
+}
+
 // verdict decides whether the adapter was lost.
 func (o *mergeOptions) verdict(doc *mergeDoc) error {
 	if o.noCheck {
 		return nil
 	}
-	hint := "--method keep, or a larger --type such as Q8_0 or F16, keeps it"
-	if o.method == "keep" && strings.EqualFold(o.typ, "same") {
+	hint := "--method keep, or better --data with text like the adapter's own, keeps it"
+	if o.method != "requantize" || !strings.EqualFold(o.typ, "same") {
 		hint = "a larger --type such as Q8_0 or F16 keeps it"
 	}
 	if r := doc.Recovery; r != nil {
@@ -241,32 +321,43 @@ func (o *mergeOptions) verdict(doc *mergeDoc) error {
 		}
 		return nil
 	}
-	if doc.Report.Total.DeltaRMS > 0 && doc.Report.Total.Gain < o.minGain {
-		return &format.CheckError{Reason: fmt.Sprintf("the adapter was lost: its gain is %.3f, below %.3g; %s", doc.Report.Total.Gain, o.minGain, hint)}
+	gain := doc.Report.Total.Gain
+	if on := doc.Report.Total.GainOnInputs; on != 0 {
+		gain = on // what real inputs see counts, not the weights
+	}
+	if doc.Report.Total.DeltaRMS > 0 && gain < o.minGain {
+		return &format.CheckError{Reason: fmt.Sprintf("the adapter was lost: its gain is %.3f, below %.3g; %s", gain, o.minGain, hint)}
 	}
 	return nil
 }
 
 // printSurvival shows the report by kind of tensor, or all tensors.
 func (a *app) printSurvival(r *merge.Report, all bool) {
-	rows := [][]string{{"tensors", "type", "codes changed", "gain", "correlation", "error", "delta rms / weight rms"}}
-	line := func(name, typ string, s merge.Survival) []string {
+	head := []string{"tensors", "type", "codes changed", "gain", "correlation", "error", "delta rms / weight rms"}
+	onInputs := r.Total.GainOnInputs != 0
+	if onInputs {
+		head = append(head, "gain on inputs", "error on inputs")
+	}
+	rows := [][]string{head}
+	line := func(name, typ string, s merge.Survival) {
 		ratio := "-"
 		if s.WeightRMS > 0 {
 			ratio = fmt.Sprintf("%.4f", s.DeltaRMS/s.WeightRMS)
 		}
-		return []string{name, typ, percent(float64(s.Changed), float64(s.Elements)), fmt.Sprintf("%.3f", s.Gain),
+		row := []string{name, typ, percent(float64(s.Changed), float64(s.Elements)), fmt.Sprintf("%.3f", s.Gain),
 			fmt.Sprintf("%.3f", s.Correlation), fmt.Sprintf("%.3f", s.Error), ratio}
+		if onInputs {
+			row = append(row, fmt.Sprintf("%.3f", s.GainOnInputs), fmt.Sprintf("%.3f", s.ErrorOnInputs))
+		}
+		rows = append(rows, row)
 	}
+	list := r.ByKind()
 	if all {
-		for _, t := range r.Tensors {
-			rows = append(rows, line(t.Name, t.Type, t.Survival))
-		}
-	} else {
-		for _, g := range r.ByKind() {
-			rows = append(rows, line(g.Name, g.Type, g.Survival))
-		}
+		list = r.Tensors
 	}
-	rows = append(rows, line("all", "", r.Total))
+	for _, t := range list {
+		line(t.Name, t.Type, t.Survival)
+	}
+	line("all", "", r.Total)
 	a.table(rows)
 }

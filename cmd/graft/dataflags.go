@@ -46,6 +46,9 @@ func (d *dataFlags) read(base *train.Base) ([]data.Sample, error) {
 	return samples, nil
 }
 
+// evalTokens is how many tokens are run at once, which bounds memory.
+const evalTokens = 2048
+
 // side is a model in a comparison, with or without adapters.
 type side struct {
 	name     string
@@ -64,19 +67,18 @@ type sideResult struct {
 // evaluate gives the loss of every side, and with kl each one's divergence from the
 // side numbered reference.
 func (a *app) evaluate(ctx context.Context, sides []side, samples []data.Sample, reference int, kl bool) ([]sideResult, error) {
-	const tokensAtOnce = 2048
 	var out []sideResult
 	for i, s := range sides {
 		res := sideResult{Name: s.name}
 		var err error
 		told := func(done int) { a.progress("%s: %d of %d", s.name, done, len(samples)) }
-		if res.EvalResult, err = train.Evaluate(ctx, s.base.Model, samples, tokensAtOnce, told, s.adapters...); err != nil {
+		if res.EvalResult, err = train.Evaluate(ctx, s.base.Model, samples, evalTokens, told, s.adapters...); err != nil {
 			return nil, err
 		}
 		if kl && i != reference {
 			r := sides[reference]
 			d, err := train.Compare(ctx, train.Side{Model: r.base.Model, Adapters: r.adapters},
-				train.Side{Model: s.base.Model, Adapters: s.adapters}, samples, tokensAtOnce, told)
+				train.Side{Model: s.base.Model, Adapters: s.adapters}, samples, evalTokens, told)
 			if err != nil {
 				return nil, err
 			}
