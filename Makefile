@@ -2,7 +2,7 @@
 # but e2e, which also uses Python (models, gguf reader) and Node (llama.cpp).
 GO ?= go
 
-.PHONY: all build demo test lint e2e bench clean
+.PHONY: all build demo test lint e2e bench bench-quant clean
 all: build
 
 build:
@@ -22,6 +22,12 @@ e2e: build
 
 bench:
 	$(GO) run ./cmd/bench
+
+# Each file type from 1.1 billion parameters of F16. LLAMA_QUANTIZE=/path/to/llama-quantize
+# runs that in turn and prints the ratio; LAYERS=2 makes a smaller file.
+LAYERS ?= 22
+bench-quant:
+	$(GO) run ./cmd/bench -run quant -quant-layers $(LAYERS)
 
 clean:
 	rm -rf graft demo

@@ -46,7 +46,7 @@ func commands(r *report, path string) error {
 		{"convert to a Hugging Face folder", []string{"convert", f16, "-o", in("hf")}},
 		{"diff", []string{"diff", "--values", path, path}},
 	} {
-		u, err := measureCommand(graft, c.args)
+		u, err := measureCommand(graft, append([]string{"--quiet"}, c.args...))
 		if err != nil {
 			return fmt.Errorf("graft %s: %w", strings.Join(c.args, " "), err)
 		}
@@ -63,7 +63,7 @@ type usage struct {
 }
 
 func measureCommand(name string, args []string) (usage, error) {
-	cmd := exec.Command(name, append([]string{"--quiet"}, args...)...)
+	cmd := exec.Command(name, args...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	begin := time.Now()

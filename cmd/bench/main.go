@@ -2,7 +2,7 @@
 // the core's measured peak, codecs against its copying speed, training steps, and
 // whole commands with their peak memory. make bench runs it.
 //
-//	bench [-model FILE.gguf] [-json FILE] [-run kernels,codecs,train,commands,survival]
+//	bench [-model FILE.gguf] [-json FILE] [-run kernels,codecs,train,commands,survival,quant]
 //
 // Figures of different machines do not compare; shares and ratios do.
 package main
@@ -43,6 +43,10 @@ func main() {
 	jsonPath := flag.String("json", "", "write the figures to this file, too")
 	run := flag.String("run", "kernels,codecs,train,commands", "groups to measure")
 	threads := flag.Int("threads", runtime.GOMAXPROCS(0), "threads of the training figures")
+	var q quantizeOptions
+	flag.IntVar(&q.layers, "quant-layers", 2, fmt.Sprintf("layers of the model that is quantized; %d make 1.1 billion parameters", wholeLayers))
+	flag.StringVar(&q.types, "quant-types", allFileTypes, "file types to quantize to")
+	flag.IntVar(&q.rounds, "quant-rounds", 2, "how often each is run; the shortest time counts")
 	profile := flag.String("profile", "", "write a processor profile of it all to this file")
 	flag.Parse()
 	if *profile != "" {
@@ -58,7 +62,7 @@ func main() {
 	}
 	r := &report{CPU: cpuName(), Cores: runtime.GOMAXPROCS(0), Tier: cpu.Current().String()}
 	fmt.Printf("%s, %d cores, kernels %s\n", r.CPU, r.Cores, r.Tier)
-	if err := measure(r, *run, *model, *threads); err != nil {
+	if err := measure(r, *run, *model, *threads, q); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -75,7 +79,7 @@ func main() {
 	}
 }
 
-func measure(r *report, groups, model string, threads int) error {
+func measure(r *report, groups, model string, threads int, q quantizeOptions) error {
 	for _, g := range strings.Split(groups, ",") {
 		var err error
 		switch g {
@@ -87,6 +91,8 @@ func measure(r *report, groups, model string, threads int) error {
 			err = training(r, model, threads)
 		case "commands":
 			err = commands(r, model)
+		case "quant":
+			err = quantizing(r, q, threads)
 		case "survival":
 			err = survival(model)
 		default:
