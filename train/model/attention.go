@@ -2,13 +2,21 @@ package model
 
 import "github.com/graft-lora/graft/internal/kernel"
 
-// queryBlock is how many queries are scored at once. Scores are held for that many
-// rows, never for a whole sequence. As each row of scores is whole, its softmax is
-// the plain one, and the backward pass makes the same bits again.
-const queryBlock = 64
+// queryBlock is how many queries are scored at once, at most, and queryRows how many
+// rows of scores those are with all the heads that share keys and values: the products
+// pack these once for all. Scores are held for that many rows, never for a whole
+// sequence. As each row of scores is whole, its softmax is the plain one, and the
+// backward pass, which takes a head at a time, makes the same bits again.
+const (
+	queryBlock = 64
+	queryRows  = 192
+)
 
-// attnScratch is one worker's scores and their gradients.
-type attnScratch struct{ q, p, dp, capped scratch }
+// groupBlock is how many queries of each of the heads of a group are scored at once.
+func groupBlock(group int) int { return max(min(queryRows/group, queryBlock), 1) }
+
+// attnScratch is one worker's scores and their gradients, and what a group of heads gives.
+type attnScratch struct{ q, p, o, dp, capped scratch }
 
 // workers makes scratch for every worker of the pool.
 func (w *workspace) workers(n int) {
@@ -23,12 +31,12 @@ type queries struct {
 	first, end int
 }
 
-// queryBlocks cuts the sequences of the batch, the longest work first.
-func (w *workspace) queryBlocks() []queries {
+// queryBlocks cuts the sequences of the batch in blocks of up to size, the longest work first.
+func (w *workspace) queryBlocks(size int) []queries {
 	w.blocks = w.blocks[:0]
 	for _, s := range w.spans {
 		for end := s.n; end > 0; {
-			first := (end - 1) / queryBlock * queryBlock
+			first := (end - 1) / size * size
 			w.blocks = append(w.blocks, queries{s, first, end})
 			end = first
 		}
@@ -52,45 +60,62 @@ func heads(x kernel.Mat, r0, r1, head, dim int) kernel.Mat {
 // attention computes o[T, Heads·ValDim] of layer i from rotated queries, keys and values.
 func (m *Model) attention(i int, o, q, k, v kernel.Mat) {
 	window, group := m.Layers[i].Window, m.Heads/m.KVHeads
-	blocks := m.work.queryBlocks()
+	blocks := m.work.queryBlocks(groupBlock(group))
 	m.work.workers(m.pool.Threads())
-	m.pool.For(len(blocks)*m.Heads, func(j, worker int) {
-		b, h := blocks[j/m.Heads], j%m.Heads
+	m.pool.For(len(blocks)*m.KVHeads, func(j, worker int) {
+		b, h := blocks[j/m.KVHeads], j%m.KVHeads
 		key := firstKey(b.first, window)
 		r0, r1, k0 := b.span.first+b.first, b.span.first+b.end, b.span.first+key
-		m.attend(heads(o, r0, r1, h, m.ValDim), heads(q, r0, r1, h, m.KeyDim),
-			heads(k, k0, r1, h/group, m.KeyDim), heads(v, k0, r1, h/group, m.ValDim),
+		m.attend(heads(o, r0, r1, h, group*m.ValDim), heads(q, r0, r1, h, group*m.KeyDim),
+			heads(k, k0, r1, h, m.KeyDim), heads(v, k0, r1, h, m.ValDim),
 			b.first-key, window, &m.work.attn[worker])
 	})
 }
 
-// attend is one head of one block: query row r sees the keys up to row r+lead, and
-// of them the last window ones if there is a window.
+// attend is one block of the heads that share k and v, side by side in q and o: query
+// row r sees the keys up to row r+lead, and of them the last window ones if there is
+// a window.
 func (m *Model) attend(o, q, k, v kernel.Mat, lead, window int, s *attnScratch) {
-	p := s.p.mat(q.Rows, k.Rows)
-	m.scores(p, m.scaled(q, s), k, lead, window)
-	seenBy(p, lead, window, func(_ int, row []float32, _, _ int) { kernel.Softmax(row, row) })
-	kernel.GemmNN(nil, o, p, v, false)
+	group := q.Cols / m.KeyDim
+	p := s.p.mat(group*q.Rows, k.Rows)
+	m.scores(p, m.scaled(q, s), k, q.Rows, lead, window)
+	for i := range group {
+		one := p.Sub(i*q.Rows, (i+1)*q.Rows, 0, p.Cols)
+		seenBy(one, lead, window, func(_ int, row []float32, _, _ int) { kernel.Softmax(row, row) })
+	}
+	if group == 1 {
+		kernel.GemmNN(nil, o, p, v, false)
+		return
+	}
+	under := s.o.mat(p.Rows, m.ValDim)
+	kernel.GemmNN(nil, under, p, v, false)
+	for r := range under.Rows {
+		i := r / q.Rows
+		copy(o.Row(r % q.Rows)[i*m.ValDim:(i+1)*m.ValDim], under.Row(r))
+	}
 }
 
-// scaled is q times the scale of scores, which costs less than scaling those.
+// scaled is q times the scale of scores, which costs less than scaling those, the heads
+// of q under each other.
 func (m *Model) scaled(q kernel.Mat, s *attnScratch) kernel.Mat {
-	x := s.q.mat(q.Rows, q.Cols)
-	for r := range q.Rows {
-		kernel.Scale(x.Row(r), m.AttnScale, q.Row(r))
+	x := s.q.mat(q.Rows*(q.Cols/m.KeyDim), m.KeyDim)
+	for r := range x.Rows {
+		i := r / q.Rows
+		kernel.Scale(x.Row(r), m.AttnScale, q.Row(r % q.Rows)[i*m.KeyDim:(i+1)*m.KeyDim])
 	}
 	return x
 }
 
-// scores makes s the capped scores of scaled queries and keys; those of keys that a
-// query does not see mean nothing.
-func (m *Model) scores(s, q, k kernel.Mat, lead, window int) {
+// scores makes s the capped scores of scaled queries and keys, n of the former for each
+// head; those of keys that a query does not see mean nothing.
+func (m *Model) scores(s, q, k kernel.Mat, n, lead, window int) {
 	kernel.GemmNT(nil, s, q, k, false)
 	if m.AttnSoftcap == 0 {
 		return
 	}
 	for r := range s.Rows {
-		seen := s.Row(r)[firstKey(r+lead, window) : r+lead+1]
+		at := r%n + lead
+		seen := s.Row(r)[firstKey(at, window) : at+1]
 		kernel.Softcap(seen, seen, m.AttnSoftcap)
 	}
 }
@@ -120,8 +145,6 @@ func (m *Model) attentionBackward(i int, dq, dk, dv, do, q, k, v kernel.Mat) {
 	m.pool.For(len(w.spans)*m.Heads, func(j, worker int) {
 		s, h := w.spans[j/m.Heads], j%m.Heads
 		end := s.first + s.n
-		heads(dkAll, s.first, end, h, m.KeyDim).Zero()
-		heads(dvAll, s.first, end, h, m.ValDim).Zero()
 		for first := 0; first < s.n; first += queryBlock {
 			key := firstKey(first, window)
 			r0, r1, k0 := s.first+first, min(s.first+first+queryBlock, end), s.first+key
@@ -152,7 +175,8 @@ func sumGroups(dst, src []float32, dim, group int) {
 	}
 }
 
-// attendBackward is the backward of attend: dq is overwritten, dk and dv are added to.
+// attendBackward is the backward of attend for one head: dq is overwritten, and so are
+// the rows of dk and dv from lead on, which no earlier block saw; those before are added to.
 func (m *Model) attendBackward(dq, dk, dv, do, q, k, v kernel.Mat, lead, window int, s *attnScratch) {
 	p, dp := s.p.mat(q.Rows, k.Rows), s.dp.mat(q.Rows, k.Rows)
 	q = m.scaled(q, s)
@@ -160,9 +184,9 @@ func (m *Model) attendBackward(dq, dk, dv, do, q, k, v kernel.Mat, lead, window 
 	if m.AttnSoftcap != 0 {
 		capped = s.capped.mat(q.Rows, k.Rows)
 	}
-	m.scores(capped, q, k, lead, window)
+	m.scores(capped, q, k, q.Rows, lead, window)
 	seenBy(p, lead, window, func(r int, row []float32, lo, hi int) { kernel.Softmax(row, capped.Row(r)[lo:hi]) })
-	kernel.GemmTN(nil, dv, p, do, true)
+	addSeen(dv, p, do, lead)
 	kernel.GemmNT(nil, dp, do, v, false)
 	seenBy(dp, lead, window, func(r int, row []float32, lo, hi int) {
 		kernel.SoftmaxBackward(row, p.Row(r)[lo:hi], row)
@@ -174,5 +198,11 @@ func (m *Model) attendBackward(dq, dk, dv, do, q, k, v kernel.Mat, lead, window 
 	for r := range dq.Rows {
 		kernel.Scale(dq.Row(r), m.AttnScale, dq.Row(r))
 	}
-	kernel.GemmTN(nil, dk, dp, q, true)
+	addSeen(dk, dp, q, lead)
+}
+
+// addSeen adds pᵀ·x to the first rows of d and makes it the others.
+func addSeen(d, p, x kernel.Mat, first int) {
+	kernel.GemmTN(nil, d.Sub(0, first, 0, d.Cols), p.Sub(0, p.Rows, 0, first), x, true)
+	kernel.GemmTN(nil, d.Sub(first, d.Rows, 0, d.Cols), p.Sub(0, p.Rows, first, p.Cols), x, false)
 }

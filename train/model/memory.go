@@ -190,24 +190,33 @@ func (m *Model) groupSizes(groups []group, s Shape, opt Options) sizes {
 
 // attentionSize is that of one worker's scratch.
 func (m *Model) attentionSize(longest int, backward bool) int {
-	most := 0
-	for _, l := range m.Layers {
-		for first := 0; first < longest; first += queryBlock {
-			end := min(first+queryBlock, longest)
-			most = max(most, (end-first)*(end-firstKey(first, l.Window)))
+	scores := func(size int) (most int) {
+		for _, l := range m.Layers {
+			for first := 0; first < longest; first += size {
+				end := min(first+size, longest)
+				most = max(most, (end-first)*(end-firstKey(first, l.Window)))
+			}
 		}
+		return most
 	}
-	size, capped := most, 0
+	group := m.Heads / m.KVHeads
+	rows := group * min(groupBlock(group), longest)
+	size, capped := group*scores(groupBlock(group)), 0
+	if group > 1 {
+		size += rows * m.ValDim
+	}
 	if backward {
-		size += most
+		one := scores(queryBlock)
+		size += max(one-group*scores(groupBlock(group)), 0) + one
 		if m.AttnSoftcap != 0 {
-			capped = most
+			capped = one
 		}
+		rows = max(rows, min(queryBlock, longest))
 	}
 	if m.FinalSoftcap != 0 {
 		capped = max(capped, m.Vocab)
 	}
-	return size + capped + min(queryBlock, longest)*m.KeyDim
+	return size + capped + rows*m.KeyDim
 }
 
 // headSize is that of the last norm, the head and the loss.

@@ -138,14 +138,15 @@ func (c *cache) attend(m *Model, i int, o, q, k, v kernel.Mat) {
 		copy(l.k.Row(at+t), k.Row(t))
 		copy(l.v.Row(at+t), v.Row(t))
 	}
-	blocks := (q.Rows + queryBlock - 1) / queryBlock
+	size := groupBlock(group)
+	blocks := (q.Rows + size - 1) / size
 	m.work.workers(m.pool.Threads())
-	m.pool.For(blocks*m.Heads, func(j, worker int) {
-		first, h := j/m.Heads*queryBlock, j%m.Heads
-		end := min(first+queryBlock, q.Rows)
+	m.pool.For(blocks*m.KVHeads, func(j, worker int) {
+		first, h := j/m.KVHeads*size, j%m.KVHeads
+		end := min(first+size, q.Rows)
 		key := firstKey(at+first, window)
-		m.attend(heads(o, first, end, h, m.ValDim), heads(q, first, end, h, m.KeyDim),
-			heads(l.k, key, at+end, h/group, m.KeyDim), heads(l.v, key, at+end, h/group, m.ValDim),
+		m.attend(heads(o, first, end, h, group*m.ValDim), heads(q, first, end, h, group*m.KeyDim),
+			heads(l.k, key, at+end, h, m.KeyDim), heads(l.v, key, at+end, h, m.ValDim),
 			at+first-key, window, &m.work.attn[worker])
 	})
 }
