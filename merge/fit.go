@@ -22,19 +22,21 @@ const (
 )
 
 // fitter merges rows of one tensor by method fit. What is wanted of a row is D, what
-// it gets is R, and the error is that of its outputs, (R-D)·H·(R-D)ᵀ. In turn
+// it gets is R, and the error is that of its outputs, (R-D)·H·(R-D)ᵀ. What is aimed at is
+// tD, with t such that the gain in H, <R, D> / <D, D>, is 1: rounding to nearest shrinks
+// a change that is small against the step, and the least error at full gain is the
+// least distance from some tD. In turn
 //
 //  0. a block with a value that its levels do not reach gets the frame and the
 //     codes that quantizing the sum anew gives;
 //  1. the numbers of the frame (scales, minimums, factors) are refitted by least
 //     squares, rounded to what the type can hold with the rounding compensated;
-//  2. codes are moved by compensated rounding of the rest, stretched: rounding to
-//     nearest shrinks a change that is small against the step. Then single codes are moved
-//     by a level where that helps;
+//  2. codes are moved by compensated rounding of the rest, then single ones by a level
+//     where that helps;
 //  3. the float16 numbers of the frame are refitted once more.
 //
-// The stretch is one number for the tensor, the one for which the gain in H,
-// <R, D> / <D, D>, is 1 on a sample of its rows. Rows do not depend on each other.
+// The stretch t is one number for the tensor, found on a sample of its rows. Rows do
+// not depend on each other.
 type fitter struct {
 	t      *target
 	g      *quant.Grid
@@ -86,8 +88,7 @@ func openFit(t *target) (encoder, error) {
 			if err := w.begin(raw[i*rowBytes:to*rowBytes], delta[i*f.n:to*f.n]); err != nil {
 				return fmt.Errorf("rows from %d: %w", row, err)
 			}
-			w.frames()
-			w.round(f.stretch)
+			w.merge(f.stretch)
 			copy(dst[i*rowBytes:], w.raw)
 			w.pushLeft()
 			for r := range w.rows {
@@ -142,19 +143,16 @@ func (f *fitter) findStretch() error {
 		if err := w.begin(raw, delta); err != nil {
 			return err
 		}
-		w.frames()
 		works = append(works, w)
 	}
 	gain := func(stretch float32) float64 {
 		var rd, dd float64
 		for _, w := range works {
-			w.save()
-			w.round(stretch)
+			w.merge(stretch)
 			for r := range w.rows {
 				a, b := w.gain(r)
 				rd, dd = rd+a, dd+b
 			}
-			w.restore()
 		}
 		if dd == 0 {
 			return 1
@@ -205,10 +203,13 @@ func solveStretch(gain func(float32) float64) float32 {
 type fitWork struct {
 	f            *fitter
 	rows         int
+	start        []byte // the rows to begin with
+	renewed      bool   // they are not all the base's
 	raw          []byte // as merged so far
 	base         []float32
 	delta        kernel.Mat
-	left         kernel.Mat // what is wanted and not there yet
+	stretch      float32    // of what is aimed at
+	left         kernel.Mat // what is aimed at and not there yet
 	push         kernel.Mat // left·H
 	pushed       bool       // push is that of left as it is
 	toward       kernel.Mat // delta·H
@@ -219,8 +220,6 @@ type fitWork struct {
 	frame        *quant.Frame
 	gram         []float64 // of each row: vars x vars, the lower part
 	lat          lattice
-	saved        []byte
-	savedLeft    []float32
 	block, moved kernel.Mat
 }
 
@@ -245,7 +244,6 @@ func (w *fitWork) begin(raw []byte, delta []float32) error {
 		m.Rows, m.Data = w.rows, m.Data[:w.rows*m.Cols]
 	}
 	copy(w.delta.Data, delta)
-	copy(w.left.Data, delta)
 	w.codes, w.step, w.min = w.codes[:len(delta)], w.step[:w.rows*f.subs], w.min[:w.rows*f.subs]
 	w.frame = f.g.NewFrame(w.rows * f.blocks)
 	f.g.UnpackFrame(w.frame, w.raw)
@@ -260,20 +258,17 @@ func (w *fitWork) begin(raw []byte, delta []float32) error {
 		}
 		w.least[s], w.most[s] = least, most
 	}
-	// Before anything is done, what is left is all that is wanted.
-	copy(w.push.Data, w.toward.Data)
-	w.pushed = true
 	if err := w.renew(); err != nil {
 		return err
 	}
-	w.makeGram()
+	w.start = append(w.start[:0], w.raw...)
 	return nil
 }
 
 // renew quantizes the sum anew in blocks whose levels do not reach it.
 func (w *fitWork) renew() error {
 	g := w.f.g
-	any := false
+	w.renewed = false
 	var sum []float32
 	per := g.Block / g.Sub
 	for b := range w.rows * w.f.blocks {
@@ -284,48 +279,56 @@ func (w *fitWork) renew() error {
 		if inside {
 			continue
 		}
-		any = true
+		w.renewed = true
 		sum = append(sum[:0], w.base[b*g.Block:(b+1)*g.Block]...)
 		kernel.Add(sum, w.delta.Data[b*g.Block:(b+1)*g.Block])
 		if err := w.f.t.codec.Encode(w.raw[b*g.Bytes:(b+1)*g.Bytes], sum, g.Block, nil); err != nil {
 			return err
 		}
 	}
-	if any {
-		g.UnpackFrame(w.frame, w.raw)
-		g.Unpack(w.codes, w.step, w.min, w.raw)
-		w.update()
-	}
 	return nil
 }
 
-// frames refits all numbers of the frame.
-func (w *fitWork) frames() {
-	if !w.f.coding.Integer() {
-		w.refit(w.halves)
-		return
-	}
-	w.refit(w.factors)
-	w.refit(w.integers)
-}
-
-// round moves codes towards what is left, and refits the factors.
-func (w *fitWork) round(stretch float32) {
+// merge makes the rows anew from the start, aiming at the change stretched.
+func (w *fitWork) merge(stretch float32) {
 	f := w.f
-	kernel.Scale(w.moved.Data, stretch, w.left.Data)
-	roundCompensated(f.in, f.g, w.codes, w.step, w.moved, w.change)
-	kernel.Sub(w.moved.Data, w.moved.Data, w.change.Data)
-	w.pushed = false
-	kernel.GemmNN(nil, w.push, w.moved, f.in.h, false)
-	polish(f.in, f.g, w.codes, w.step, w.moved, w.push)
-	f.g.Pack(w.raw, w.codes)
+	copy(w.raw, w.start)
+	f.g.UnpackFrame(w.frame, w.raw)
+	f.g.Unpack(w.codes, w.step, w.min, w.raw)
+	w.stretch = stretch
 	w.update()
+	if !w.renewed { // what is left is all that is aimed at
+		kernel.Scale(w.push.Data, stretch, w.toward.Data)
+		w.pushed = true
+	}
+	w.makeGram()
+	if f.coding.Integer() {
+		w.refit(w.factors)
+		w.refit(w.integers)
+	} else {
+		w.refit(w.halves)
+	}
+	w.round()
 	w.makeGram()
 	if f.coding.Integer() {
 		w.refit(w.factors)
 	} else {
 		w.refit(w.halves)
 	}
+	w.stretch = 1 // from here on what is left is an error
+	w.update()
+}
+
+// round moves codes towards what is left.
+func (w *fitWork) round() {
+	f := w.f
+	roundCompensated(f.in, f.g, w.codes, w.step, w.left, w.change)
+	kernel.Sub(w.left.Data, w.left.Data, w.change.Data)
+	w.pushed = false
+	w.pushLeft()
+	polish(f.in, f.g, w.codes, w.step, w.left, w.push)
+	f.g.Pack(w.raw, w.codes)
+	w.update()
 }
 
 // update computes what is left from the bytes as they are now.
@@ -333,7 +336,7 @@ func (w *fitWork) update() {
 	w.f.t.codec.Decode(w.left.Data, w.raw)
 	w.pushed = false
 	for i, now := range w.left.Data {
-		w.left.Data[i] = w.delta.Data[i] - (now - w.base[i])
+		w.left.Data[i] = float32(w.stretch*w.delta.Data[i]) - (now - w.base[i])
 	}
 }
 
@@ -363,17 +366,4 @@ func (w *fitWork) loss(r int) (ee float64) {
 		ee += float64(float64(e) * (float64(push[i]) - float64(damping*float64(e))))
 	}
 	return ee
-}
-
-func (w *fitWork) save() {
-	w.saved = append(w.saved[:0], w.raw...)
-	w.savedLeft = append(w.savedLeft[:0], w.left.Data...)
-}
-
-func (w *fitWork) restore() {
-	copy(w.raw, w.saved)
-	copy(w.left.Data, w.savedLeft)
-	w.pushed = false
-	w.f.g.UnpackFrame(w.frame, w.raw)
-	w.f.g.Unpack(w.codes, w.step, w.min, w.raw)
 }
