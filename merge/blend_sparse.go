@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"math"
 	"sort"
 
 	"github.com/graft-lora/graft/format"
@@ -17,17 +18,16 @@ func (j *blendJob) difference(model int, f func(row int64, d []float32)) error {
 }
 
 // magnitudes finds the magnitudes at ranks of a model's difference.
-func (j *blendJob) magnitudes(model int, ranks ...int64) (at []uint32, rest []int64, err error) {
+func (j *blendJob) magnitudes(model int, ranks ...int64) ([]found, error) {
 	s := newOrderStats(ranks...)
 	if err := j.difference(model, func(_ int64, d []float32) { s.first(d) }); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	s.endFirst()
 	if err := j.difference(model, func(_ int64, d []float32) { s.second(d) }); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	at, rest = s.end()
-	return at, rest, nil
+	return s.end(), nil
 }
 
 // keepLargest keeps the max(1, int(density*n)) largest, of equal ones at the edge
@@ -57,37 +57,19 @@ func (j *blendJob) keepRange(model int, from, to int64) (blendMask, error) {
 	if from >= to {
 		return func([]bool, []float32, int64) {}, nil
 	}
-	at, _, err := j.magnitudes(model, from, to-1)
+	at, err := j.magnitudes(model, from, to-1)
 	if err != nil {
 		return nil, err
 	}
-	lo, hi := at[0], at[1]
-	// How many below the lower edge and up to the upper one there are tells how many
-	// of the elements on the edges are inside.
-	var below, onLo, underHi, onHi int64
-	if err := j.difference(model, func(_ int64, d []float32) {
-		for _, v := range d {
-			switch m := magnitude(v); {
-			case m < lo:
-				below++
-			case m == lo:
-				onLo++
-			}
-			if m := magnitude(v); m < hi {
-				underHi++
-			} else if m == hi {
-				onHi++
-			}
+	lo, hi := at[0].bits, at[1].bits
+	// Of the elements of magnitude lo the first ones are inside, of those of magnitude
+	// hi the last ones.
+	edge := [2]int64{math.MaxInt64, -1}
+	if at[0].rest > 0 || at[1].rest+1 < at[1].equal {
+		edge, err = j.edges(model, lo, hi, at[0].equal-at[0].rest, at[1].equal-at[1].rest-1)
+		if err != nil {
+			return nil, err
 		}
-	}); err != nil {
-		return nil, err
-	}
-	// The last `skip` elements of magnitude lo rank below from, the first `cut` ones
-	// of magnitude hi at to or above.
-	firstLo, firstHi := onLo-(from-below), underHi+onHi-to
-	edge, err := j.edges(model, lo, hi, firstLo, firstHi)
-	if err != nil {
-		return nil, err
 	}
 	return func(keep []bool, d []float32, row int64) {
 		pos := row * j.cols

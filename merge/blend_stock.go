@@ -167,10 +167,10 @@ func (j *blendJob) mostVarying(share float64) (func(x [][]float32, row int64), e
 	if err := variances(s.second); err != nil {
 		return nil, err
 	}
-	at, _ := s.end()
+	edge := s.end()[0].bits
 	return func(x [][]float32, _ int64) {
 		for i, v := range variance(x) {
-			if magnitude(v) < at[0] {
+			if magnitude(v) < edge {
 				for _, y := range x {
 					y[i] = 0
 				}
@@ -222,8 +222,8 @@ func openFusion(j *blendJob) (blendBlock, error) {
 	if err := j.pass(func(_ int64, x [][]float32, base []float32) { s.second(importance(x[0], base)) }); err != nil {
 		return nil, err
 	}
-	at, _ := s.end()
-	q := func(i int) float64 { return float64(math.Float32frombits(at[i])) }
+	at := s.end()
+	q := func(i int) float64 { return float64(math.Float32frombits(at[i].bits)) }
 	threshold := float32(q(1) + 1.5*(q(2)-q(0)))
 	return func(dst []float32, _ int64, x [][]float32, base []float32) {
 		for i, v := range importance(x[0], base) {

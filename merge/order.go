@@ -5,8 +5,7 @@ import "math"
 // orderStats finds elements of given rank among the magnitudes of many values
 // without sorting or keeping them: one pass counts the upper halves of their bit
 // patterns, which order as the numbers do, a second one the lower halves of those that
-// share the wanted upper half. A third one says which of several equal ones is
-// the last to take. Memory is 0.5 MB for each rank asked for.
+// share the wanted upper half. Memory is 0.5 MB for each rank asked for.
 type orderStats struct {
 	ranks []int64 // 0 is the smallest magnitude
 	high  []int64
@@ -55,14 +54,22 @@ func (s *orderStats) second(x []float32) {
 	}
 }
 
-// end returns the magnitude at each rank, and its rank among its equals.
-func (s *orderStats) end() (at []uint32, rest []int64) {
+// found is the element of one rank.
+type found struct {
+	bits  uint32 // its magnitude
+	rest  int64  // its rank among those of the same magnitude
+	equal int64  // how many these are
+}
+
+// end returns what was found for each rank.
+func (s *orderStats) end() []found {
+	var out []found
 	for i := range s.pick {
 		p := &s.pick[i]
 		low, r := descend(p.low, p.rest)
-		at, rest = append(at, p.bits|low), append(rest, r)
+		out = append(out, found{p.bits | low, r, p.low[low]})
 	}
-	return at, rest
+	return out
 }
 
 // descend finds the bin that holds the element of rank r, and its rank in the bin.
@@ -93,16 +100,16 @@ func largest(x []float32, k int) []bool {
 	s.first(x)
 	s.endFirst()
 	s.second(x)
-	at, _ := s.end()
+	edge := s.end()[0].bits
 	left := k
 	for i, v := range x {
-		if magnitude(v) > at[0] {
+		if magnitude(v) > edge {
 			keep[i] = true
 			left--
 		}
 	}
 	for i, v := range x {
-		if left > 0 && magnitude(v) == at[0] {
+		if left > 0 && magnitude(v) == edge {
 			keep[i] = true
 			left--
 		}
