@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/format/gguf"
 )
@@ -173,4 +174,23 @@ func arrayLen(meta *gguf.Meta, key string) (int, bool) {
 		return len(f), true
 	}
 	return 0, false
+}
+
+// CheckAdapter looks for pairs that change nothing or cost more than they can use.
+// That every pair is whole and finite the reader has made sure of.
+func CheckAdapter(a *adapter.Adapter) ([]Finding, error) {
+	var f []Finding
+	for _, p := range a.Pairs {
+		s, err := PairSpectrum(p)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", key(p), err)
+		}
+		if len(s) == 0 || s[0] == 0 {
+			f = append(f, Finding{"warning", key(p), "changes nothing: its product is zero"})
+		}
+		if small := min(p.A.Cols, p.B.Rows); p.Rank > small {
+			f = append(f, Finding{"warning", key(p), fmt.Sprintf("has rank %d, more than the %d of the whole matrix", p.Rank, small)})
+		}
+	}
+	return f, nil
 }
