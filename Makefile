@@ -2,7 +2,7 @@
 # but e2e, which also uses Python (models, gguf reader) and Node (llama.cpp).
 GO ?= go
 
-.PHONY: all build demo test lint e2e bench bench-quant clean
+.PHONY: all build demo test lint e2e bench bench-train bench-quant clean
 all: build
 
 build:
@@ -22,6 +22,12 @@ e2e: build
 
 bench:
 	$(GO) run ./cmd/bench
+
+# A training step on a real model, with the share of the machine's peak and where the
+# time goes; ../shared/get-models fetches the default.
+MODEL ?= $(HOME)/.cache/graft-models/SmolLM2-135M-Instruct.Q4_1.gguf
+bench-train:
+	$(GO) run ./cmd/bench -run train -model $(MODEL)
 
 # Each file type from 1.1 billion parameters of F16. LLAMA_QUANTIZE=/path/to/llama-quantize
 # runs that in turn and prints the ratio; LAYERS=2 makes a smaller file.

@@ -91,16 +91,20 @@ func trainingStep(r *report, m *model.Model, name string, keep, threads int) err
 	}
 	b.Targets = model.ShiftLabels(b.IDs, nil)
 	var stepErr error
+	var spent model.Spent // of all steps
 	tier := cpu.Current()
 	peak := kernel.MeasurePeak(tier)
-	var spent, busy time.Duration // of the step that took the processors least
+	var busy time.Duration // of the step that took the processors least
 	seconds := best(10*measureFor, func() {
 		before := processorTime()
 		if _, err := m.LossAndGrad(b, ad, grads); err != nil {
 			stepErr = err
 		}
-		if spent = processorTime() - before; busy == 0 || spent < busy {
-			busy = spent
+		if took := processorTime() - before; busy == 0 || took < busy {
+			busy = took
+		}
+		for w, t := range m.Spent() {
+			spent[w] += t
 		}
 	})
 	if stepErr != nil {
@@ -121,6 +125,13 @@ func trainingStep(r *report, m *model.Model, name string, keep, threads int) err
 	if busy > 0 {
 		r.add(figure{"training, " + name, "  the same by processor time, waiting for each other included",
 			benchContext / busy.Seconds() * float64(threads), "tokens/s", flops / busy.Seconds() / 1e9 / core, "peak over all its arithmetic"})
+	}
+	total := time.Duration(0)
+	for _, t := range spent {
+		total += t
+	}
+	for w, t := range spent {
+		r.add(figure{"training, " + name, "  " + model.Work(w).String(), 100 * t.Seconds() / total.Seconds(), "% of the time", 0, ""})
 	}
 	return nil
 }

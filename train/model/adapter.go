@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/internal/rng"
@@ -105,7 +106,7 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 			l.bound = l.bound[:0]
 		}
 	}
-	m.ends = 0
+	m.ends, m.spent, m.lapped = 0, Spent{}, time.Now()
 	for i := range m.layers {
 		m.layers[i].slots = 0
 	}

@@ -70,6 +70,7 @@ func (m *Model) attention(i int, o, q, k, v kernel.Mat) {
 			heads(k, k0, r1, h, m.KeyDim), heads(v, k0, r1, h, m.ValDim),
 			b.first-key, window, &m.work.attn[worker])
 	})
+	m.lap(Attention)
 }
 
 // attend is one block of the heads that share k and v, side by side in q and o: query
@@ -155,6 +156,7 @@ func (m *Model) attentionBackward(i int, dq, dk, dv, do, q, k, v kernel.Mat) {
 				first-key, window, &w.attn[worker])
 		}
 	})
+	m.lap(Attention)
 	if group == 1 {
 		return
 	}

@@ -76,6 +76,7 @@ func (m *Model) lossBackward(b *Batch) Loss {
 			t, row := w.wanted[first+r], logits.Row(r)
 			losses[first+r] = m.crossEntropy(row, int(b.Targets[t]), weightOf(b, t), worker)
 		})
+		m.lap(RowWise)
 		dh := w.dfinal.mat(h.Rows, m.Hidden)
 		if !below {
 			dh = kernel.Mat{}

@@ -179,6 +179,7 @@ func (m *Model) feedForward(l *layer, y, h kernel.Mat, a *acts) {
 	m.activate(act, gate, up)
 	if y.Rows == 0 {
 		m.changes(act, a.us, []part{{l: l.down}})
+		m.lap(LowRank)
 		return
 	}
 	m.forward(act, a.us, part{l.down, y})

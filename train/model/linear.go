@@ -45,6 +45,7 @@ func (m *Model) forward(x kernel.Mat, us []scratch, parts ...part) {
 		}
 		kernel.MulNT(m.pool, p.y, x, p.l.w, p.l.bias != nil)
 	}
+	m.lap(Frozen)
 	u, at := m.changes(x, us, parts), 0
 	for _, p := range parts {
 		for i := range p.l.bound {
@@ -52,6 +53,7 @@ func (m *Model) forward(x kernel.Mat, us []scratch, parts ...part) {
 			kernel.GemmNT(m.pool, p.y, b.columns(u, &at), b.pair.B, true)
 		}
 	}
+	m.lap(LowRank)
 }
 
 // observe shows the hooks the input of a matrix.
@@ -141,6 +143,7 @@ func (m *Model) backward(dx, x kernel.Mat, us []scratch, acc bool, parts ...part
 		for i, p := range parts {
 			kernel.MulNN(m.pool, dx, p.y, p.l.w, acc || i > 0)
 		}
+		m.lap(Frozen)
 	}
 	a := m.stack(&m.work.a, x.Cols, parts, func(b *bound) kernel.Mat { return b.pair.A })
 	if a.Rows == 0 {
@@ -159,6 +162,7 @@ func (m *Model) backward(dx, x kernel.Mat, us []scratch, acc bool, parts ...part
 			kernel.GemmTN(m.pool, b.grad.B, p.y, was, true)
 		}
 	}
+	defer m.lap(LowRank)
 	if m.keep != 1 {
 		m.dropBackward(dx, du, x, parts)
 		return
@@ -270,6 +274,7 @@ func (m *Model) rows(n int, f func(t, worker int)) {
 		for t := range n {
 			f(t, 0)
 		}
+		m.lap(RowWise)
 		return
 	}
 	m.pool.For((n+block-1)/block, func(b, worker int) {
@@ -277,6 +282,7 @@ func (m *Model) rows(n int, f func(t, worker int)) {
 			f(t, worker)
 		}
 	})
+	m.lap(RowWise)
 }
 
 // normRows makes y the norms of x's rows, each of one or more heads of len(w) columns,

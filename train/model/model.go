@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/arch"
@@ -68,6 +69,9 @@ type Model struct {
 	ends int     // pairs bound to embedding and head
 	keep float32 // share of an adapter's inputs that dropout leaves
 	work workspace
+
+	spent  Spent // of the pass, up to lapped
+	lapped time.Time
 }
 
 // layer is one block: attention, then a feed-forward network, each added to the
