@@ -32,14 +32,17 @@ import (
 // that of its bytes is passed over for the one before it.
 const checkpointMagic = "graft checkpoint 1\n"
 
-// kept is how many checkpoints of a run stay.
-const kept = 2
-
 // state is everything that a run needs to go on as if it had not stopped. Random
 // numbers are functions of the seed and of Step, so Step is their counter too.
 type state struct {
-	Step      int         `json:"step"`       // optimizer steps made
-	Sequences int         `json:"sequences"`  // sequences taken from the data
+	Step      int `json:"step"`      // optimizer steps made
+	Sequences int `json:"sequences"` // sequences taken from the data
+	// Best is the best evaluation and BestStep its step; Stale counts those since, and
+	// Stopped says that there were too many.
+	Best      *EvalResult `json:"best"`
+	BestStep  int         `json:"best_step"`
+	Stale     int         `json:"stale"`
+	Stopped   bool        `json:"stopped"`
 	LogSize   int64       `json:"log_size"`   // bytes of the log that belong to these steps
 	Trained   int64       `json:"trained"`    // tokens trained on so far
 	Tokens    int64       `json:"tokens"`     // tokens seen so far
@@ -86,19 +89,62 @@ func escape(s string) string {
 func (s *state) save(dir string, params []optim.Param, opt optim.Optimizer) error {
 	st := opt.State()
 	s.OptStep = st.Step
+	if err := s.writeFile(checkpointPath(dir, s.Step), params, st.Tensors); err != nil {
+		return err
+	}
+	old, err := checkpoints(dir)
+	if err != nil {
+		return err
+	}
+	for _, path := range old[min(max(s.Config.KeepCheckpoints, 1), len(old)):] {
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bestPath is where the adapter of the best evaluation is kept.
+func bestPath(dir string) string { return filepath.Join(dir, "checkpoints", "best.ckpt") }
+
+// saveBest keeps the masters as they are.
+func (s *state) saveBest(dir string, params []optim.Param) error {
+	return s.writeFile(bestPath(dir), params, nil)
+}
+
+// loadBest puts the masters of the best evaluation into params.
+func (s *state) loadBest(dir string, params []optim.Param) error {
+	best, err := readCheckpoint(bestPath(dir))
+	if err != nil {
+		return err
+	}
+	if best.Step != s.BestStep || best.Samples != s.Samples || len(best.tensors) != len(params) {
+		return fmt.Errorf("%s is of step %d, not of the best evaluation's, %d", bestPath(dir), best.Step, s.BestStep)
+	}
+	for i, p := range params {
+		if t := best.tensors[i]; t.Name != p.Name || len(t.Data) != len(p.Value) {
+			return fmt.Errorf("%s has %s where %s belongs", bestPath(dir), t.Name, p.Name)
+		}
+		copy(p.Value, best.tensors[i].Data)
+	}
+	return nil
+}
+
+// writeFile writes s with the masters and what else is given.
+func (s *state) writeFile(path string, params []optim.Param, more []optim.Tensor) error {
 	s.tensors = nil
 	for i := range params {
 		s.tensors = append(s.tensors, optim.Tensor{Name: params[i].Name, Data: params[i].Value})
 	}
-	s.tensors = append(s.tensors, st.Tensors...)
+	s.tensors = append(s.tensors, more...)
 	s.Shapes = s.Shapes[:0]
 	for _, t := range s.tensors {
 		s.Shapes = append(s.Shapes, tensorHeader{t.Name, len(t.Data)})
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "checkpoints"), 0o777); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return err
 	}
-	f, err := atomicfile.Create(checkpointPath(dir, s.Step), true)
+	f, err := atomicfile.Create(path, true)
 	if err != nil {
 		return err
 	}
@@ -108,19 +154,7 @@ func (s *state) save(dir string, params []optim.Param, opt optim.Optimizer) erro
 	if err != nil {
 		return err
 	}
-	if err := f.Commit(); err != nil {
-		return err
-	}
-	old, err := checkpoints(dir)
-	if err != nil {
-		return err
-	}
-	for _, path := range old[min(kept, len(old)):] {
-		if err := os.Remove(path); err != nil {
-			return err
-		}
-	}
-	return nil
+	return f.Commit()
 }
 
 func (s *state) write(w io.Writer) error {

@@ -56,9 +56,18 @@ type Config struct {
 	Optimizer  optim.Settings         `json:"optimizer" yaml:"optimizer"`
 	Schedule   optim.ScheduleSettings `json:"schedule" yaml:"schedule"` // its warmup and total are filled in
 
+	// NEFTune is the size of the noise on embeddings in training, see [model.Noise]; 0 is none.
+	NEFTune float64 `json:"neftune,omitempty" yaml:"neftune,omitempty"`
+
 	EvalEvery int `json:"eval_every" yaml:"eval_every"` // steps between evaluations; 0: before the first and after the last only
 	EvalLimit int `json:"eval_limit" yaml:"eval_limit"` // held-out sequences that are evaluated at most; 0: all
 	SaveEvery int `json:"save_every" yaml:"save_every"` // steps between checkpoints; 0: after the last only
+	// Patience ends the run after so many evaluations one after another without the loss falling
+	// below the best so far by more than MinGain; 0: it goes on to the last step.
+	Patience int     `json:"patience,omitempty" yaml:"patience,omitempty"`
+	MinGain  float64 `json:"min_gain,omitempty" yaml:"min_gain,omitempty"`
+	// KeepBest writes the adapter as it was at the best evaluation, in place of the last.
+	KeepBest bool `json:"keep_best,omitempty" yaml:"keep_best,omitempty"`
 
 	// What follows changes how fast a run is and what memory it needs, and no byte of
 	// its result; a run may be resumed with other values.
@@ -68,6 +77,8 @@ type Config struct {
 	// Memory is how many bytes of resident memory the run may take in all: as many layers
 	// keep their activations as fit, in place of KeepLayers. 0 leaves it to KeepLayers.
 	Memory int64 `json:"memory" yaml:"memory"`
+	// KeepCheckpoints is how many of the latest checkpoints stay.
+	KeepCheckpoints int `json:"keep_checkpoints" yaml:"keep_checkpoints"`
 }
 
 // AdapterConfig says what is trained.
@@ -110,6 +121,8 @@ func DefaultConfig() Config {
 		EvalLimit:   64,
 		SaveEvery:   50,
 		HeadMemory:  32 << 20,
+
+		KeepCheckpoints: 2,
 	}
 }
 
@@ -173,6 +186,16 @@ func (c *Config) Check() error {
 		return bad("held_out_part is %v: it must be below 1", c.HeldOutPart)
 	case c.EvalEvery < 0 || c.EvalLimit < 0 || c.SaveEvery < 0:
 		return bad("eval_every is %d, eval_limit %d and save_every %d: none may be negative", c.EvalEvery, c.EvalLimit, c.SaveEvery)
+	case !(c.NEFTune >= 0) || math.IsInf(c.NEFTune, 0):
+		return bad("neftune is %v", c.NEFTune)
+	case c.Patience < 0 || !(c.MinGain >= 0):
+		return bad("patience is %d and min_gain %v: neither may be negative", c.Patience, c.MinGain)
+	case (c.Patience > 0 || c.KeepBest) && c.HeldOut == "" && c.HeldOutPart == 0:
+		return bad("patience and keep_best need held-out data to evaluate on")
+	case c.Patience > 0 && c.EvalEvery == 0:
+		return bad("patience counts evaluations, and eval_every is 0")
+	case c.KeepCheckpoints < 1:
+		return bad("keep_checkpoints is %d: one is needed to resume", c.KeepCheckpoints)
 	case !(c.Adapter.Dropout >= 0 && c.Adapter.Dropout < 1):
 		return bad("dropout is %v: it must be below 1", c.Adapter.Dropout)
 	case c.Adapter.From != "":
@@ -230,7 +253,7 @@ func (c *Config) schedule(steps int) (optim.Schedule, optim.ScheduleSettings, er
 func differs(a, b Config) []string {
 	for _, c := range []*Config{&a, &b} {
 		c.Base, c.Data, c.HeldOut, c.Output, c.Adapter.From, c.ChatTemplate = "", "", "", "", "", ""
-		c.Threads, c.KeepLayers, c.HeadMemory, c.Memory, c.SaveEvery = 0, 0, 0, 0, 0
+		c.Threads, c.KeepLayers, c.HeadMemory, c.Memory, c.SaveEvery, c.KeepCheckpoints = 0, 0, 0, 0, 0, 0
 	}
 	x, y := flatten(a), flatten(b)
 	names := map[string]bool{}

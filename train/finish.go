@@ -21,6 +21,13 @@ func (r *runner) finish() (Result, error) {
 		Loss: s.Loss, Smooth: s.Smooth, EvalFirst: s.EvalFirst, EvalLast: s.EvalLast,
 		Parameters: r.lora.count(), TokensPerSecond: r.pace,
 	}
+	res.EvalBest, res.BestStep = s.Best, s.BestStep
+	if r.cfg.KeepBest && s.Best != nil && s.BestStep != s.Step {
+		if err := s.loadBest(r.cfg.Output, r.lora.params); err != nil {
+			return res, err
+		}
+		r.lora.sync()
+	}
 	r.opt, r.lora.params, r.lora.grads = nil, nil, nil // their memory is for what is to come
 	debug.FreeOSMemory()
 	if err := r.writeAdapter(); err != nil {

@@ -65,6 +65,7 @@ func smallRun(t *testing.T) Config {
 	c.Batch, c.Accumulate, c.Steps = 2, 2, 14
 	c.LR, c.Warmup = 1e-3, 2
 	c.EvalEvery, c.SaveEvery, c.HeldOutPart = 4, 3, 0.2
+	c.NEFTune, c.KeepBest, c.Patience = 5, true, 5
 	c.Threads = 1
 	return c
 }
@@ -284,7 +285,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 	mustRun(t, c, Fresh)
 	want := outcomeOf(t, c.Output)
 	list, err := checkpoints(c.Output)
-	if err != nil || len(list) != kept {
+	if err != nil || len(list) != DefaultConfig().KeepCheckpoints {
 		t.Fatalf("%v, %v", list, err)
 	}
 	damage := func(path string, at int) {

@@ -62,6 +62,8 @@ type Result struct {
 	Smooth          float64      `json:"smooth_loss"` // moving average at the end
 	EvalFirst       *EvalResult  `json:"eval_first,omitempty"`
 	EvalLast        *EvalResult  `json:"eval_last,omitempty"`
+	EvalBest        *EvalResult  `json:"eval_best,omitempty"` // of step BestStep, whose adapter was written if KeepBest says so
+	BestStep        int          `json:"best_step,omitempty"`
 	Parameters      int64        `json:"parameters"` // trained numbers
 	Seconds         float64      `json:"seconds"`    // of this process
 	TokensPerSecond float64      `json:"tokens_per_second"`
@@ -210,8 +212,8 @@ func removeCheckpoints(dir string, mode Mode) error {
 	if mode != Replace {
 		return fmt.Errorf("%s is there already: %w", list[0], fs.ErrExist)
 	}
-	for _, path := range list {
-		if err := os.Remove(path); err != nil {
+	for _, path := range append(list, bestPath(dir)) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -417,7 +419,7 @@ func (r *runner) loop(ctx context.Context) error {
 			}
 			s.EvalDue = false
 		}
-		last := s.Step == r.steps
+		last := s.Step == r.steps || s.Stopped
 		if s.Step > saved && (last || c.SaveEvery > 0 && s.Step%c.SaveEvery == 0) {
 			if err := r.save(); err != nil {
 				return err
@@ -487,7 +489,28 @@ func (r *runner) evaluate(ctx context.Context) error {
 	if r.state.EvalFirst == nil {
 		r.state.EvalFirst = &res
 	}
+	if err := r.judge(&res); err != nil {
+		return err
+	}
 	return r.log.write(LogLine{Step: r.state.Step, Eval: &res}, 0)
+}
+
+// judge compares an evaluation with the best so far.
+func (r *runner) judge(res *EvalResult) error {
+	s, c := &r.state, &r.cfg
+	if s.Best != nil && !(res.Loss < s.Best.Loss-c.MinGain) {
+		s.Stale++
+		if s.Stopped = c.Patience > 0 && s.Stale >= c.Patience; s.Stopped && s.Step < r.steps {
+			r.told(Progress{Phase: "training", Done: s.Step, Total: r.steps, Note: fmt.Sprintf(
+				"step %d of %d ends the run: the held-out loss was best at step %d (%.4f)", s.Step, r.steps, s.BestStep, s.Best.Loss)})
+		}
+		return nil
+	}
+	s.Best, s.BestStep, s.Stale = res, s.Step, 0
+	if !c.KeepBest {
+		return nil
+	}
+	return s.saveBest(c.Output, r.lora.params)
 }
 
 // save writes a checkpoint of the present step.

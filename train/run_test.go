@@ -145,6 +145,7 @@ func TestLesson(t *testing.T) {
 func TestMemory(t *testing.T) {
 	t.Parallel()
 	c := smallRun(t)
+	c.Patience, c.KeepBest = 0, false // nothing is held out
 	c.Steps, c.HeldOutPart = 1, 0
 	note := func(memory int64) (string, error) {
 		c.Memory = memory

@@ -98,6 +98,7 @@ func (l *lora) gradient(ctx context.Context, m *model.Model, p *preferences, sam
 			b.Reweigh = func(losses []float32) []float32 { return examples.weights(group, list, losses) }
 		}
 		b.Dropout = model.Dropout{P: float32(c.Adapter.Dropout), Seed: c.Seed, Step: uint64(step)<<20 + uint64(i)}
+		b.Noise = model.Noise{Alpha: float32(c.NEFTune), Seed: c.Seed, Step: b.Dropout.Step}
 		loss, err := m.LossAndGrad(b, l.adapter, l.grads)
 		if err != nil {
 			return r, err

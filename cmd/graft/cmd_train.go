@@ -127,6 +127,11 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 
 	f.IntVar(&c.EvalEvery, "eval-every", c.EvalEvery, "steps between evaluations; 0: at the beginning and at the end")
 	f.IntVar(&c.SaveEvery, "save-every", c.SaveEvery, "steps between checkpoints")
+	f.IntVar(&c.KeepCheckpoints, "keep-checkpoints", c.KeepCheckpoints, "how many of the latest checkpoints stay")
+	f.IntVar(&c.Patience, "patience", c.Patience, "end after N evaluations without a better one; 0: go on")
+	f.Float64Var(&c.MinGain, "min-gain", c.MinGain, "how much lower a loss must be to count as better")
+	f.BoolVar(&c.KeepBest, "keep-best", c.KeepBest, "write the adapter of the best evaluation, not the last")
+	f.Float64Var(&c.NEFTune, "neftune", c.NEFTune, "noise on embeddings in training (5 is usual); 0: none")
 	f.IntVar(&c.EvalLimit, "eval-limit", c.EvalLimit, "held-out sequences evaluated at most; 0: all")
 	f.StringVar(&o.memory, "memory", "", "resident memory the run may take, \"1.5GiB\": keeps activations and streams the base to fit")
 	f.IntVar(&c.KeepLayers, "keep-layers", c.KeepLayers, "layers that keep their activations; the others run twice; -1: all keep")

@@ -1,6 +1,12 @@
 package model
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+
+	"github.com/graft-lora/graft/internal/kernel"
+	"github.com/graft-lora/graft/internal/rng"
+)
 
 // Batch is sequences laid end to end. A token sees itself and those before it in
 // its own sequence.
@@ -19,6 +25,34 @@ type Batch struct {
 	// head's products once more.
 	Reweigh func(losses []float32) []float32
 	Dropout Dropout // of LossAndGrad only
+	Noise   Noise   // of LossAndGrad only
+}
+
+// Noise is NEFTune's (arXiv 2310.05914): what enters the first layer gets numbers
+// uniform in ±Alpha/√(n·Hidden) added, n the length of the token's sequence. They are
+// functions of Seed, Step, the token's place in the batch and the column.
+type Noise struct {
+	Alpha float32 // 0 is none; 5 is usual
+	Seed  uint64
+	Step  uint64 // to be different for every batch of a run
+}
+
+// disturb adds b's noise to x, which enters the first layer.
+func (m *Model) disturb(x kernel.Mat, b *Batch) {
+	if b.Noise.Alpha == 0 {
+		return
+	}
+	s := rng.New(b.Noise.Seed, "neftune").At(b.Noise.Step)
+	for _, sp := range m.work.spans {
+		size := float32(float64(b.Noise.Alpha) / math.Sqrt(float64(sp.n*m.Hidden)))
+		m.rows(sp.n, func(t, _ int) {
+			at := s.At(uint64(sp.first + t))
+			row := x.Row(sp.first + t)
+			for i := range row {
+				row[i] += float32((2*at.Uniform(uint64(i)) - 1) * size)
+			}
+		})
+	}
 }
 
 // Untrained is the label of a token whose loss is not wanted, as other trainers have it.

@@ -29,7 +29,7 @@ func (m *Model) Loss(b *Batch, adapters ...Scaled) (Loss, error) {
 	if err := m.begin(b, adapters, nil); err != nil {
 		return Loss{}, err
 	}
-	m.runForward()
+	m.runForward(nil)
 	l := m.lossForward(b)
 	m.giveBack(len(m.layers))
 	return m.finish(l)
@@ -48,7 +48,7 @@ func (m *Model) LossAndGrad(b *Batch, a *Adapter, grads Grads) (Loss, error) {
 	if err := m.begin(b, []Scaled{{a, 1}}, grads); err != nil {
 		return Loss{}, err
 	}
-	m.runForward()
+	m.runForward(b)
 	if b.Reweigh != nil {
 		var err error
 		if b, err = m.reweighed(b); err != nil {
@@ -84,7 +84,7 @@ func (m *Model) Logits(b *Batch, f func(first int, logits kernel.Mat) error, ada
 	if err := m.begin(b, adapters, nil); err != nil {
 		return err
 	}
-	m.runForward()
+	m.runForward(nil)
 	defer m.giveBack(len(m.layers))
 	x := m.work.residual(m, len(m.layers))
 	for first := 0; first < x.Rows; {
@@ -210,10 +210,14 @@ func (m *Model) actsOf(i int) (a *acts, kept bool) {
 	return &m.work.acts[max(k, 0)], k >= 0
 }
 
-func (m *Model) runForward() {
+// runForward runs the layers; noise, if not nil, is the batch that says which is added.
+func (m *Model) runForward(noise *Batch) {
 	w := &m.work
 	x := w.residual(m, 0)
 	m.lookUp(x, w.ids)
+	if noise != nil {
+		m.disturb(x, noise)
+	}
 	for i := range m.layers {
 		if m.OnHidden != nil {
 			m.OnHidden(i, x)
