@@ -22,21 +22,24 @@ const (
 )
 
 // fitter merges rows of one tensor by method fit. What is wanted of a row is D, what
-// it gets is R, and the error is that of its outputs, (R-D)·H·(R-D)ᵀ. What is aimed at is
-// tD, with t such that the gain in H, <R, D> / <D, D>, is 1: rounding to nearest shrinks
-// a change that is small against the step, and the least error at full gain is the
-// least distance from some tD. In turn
+// it gets is R, and the error is that of its outputs, (R-D)·H·(R-D)ᵀ. In turn
 //
 //  0. a block with a value that its levels do not reach gets the frame and the
 //     codes that quantizing the sum anew gives;
 //  1. the numbers of the frame (scales, minimums, factors) are refitted by least
 //     squares, rounded to what the type can hold with the rounding compensated;
-//  2. codes are moved by compensated rounding of the rest, then single ones by a level
-//     where that helps;
+//  2. codes are moved by compensated rounding of the rest, stretched: rounding to
+//     nearest shrinks a change that is small against the step. Then single codes are
+//     moved by a level where that helps;
 //  3. the float16 numbers of the frame are refitted once more.
 //
-// The stretch t is one number for the tensor, found on a sample of its rows. Rows do
-// not depend on each other.
+// The stretch is one number for the tensor, the one for which the gain in H,
+// <R, D> / <D, D>, is 1 on a sample of its rows. Rows do not depend on each other.
+//
+// Only the codes' part is stretched. Aiming at a stretched D from the start has a
+// smaller error at the same gain, but has it by too much of D where inputs are large
+// and too little elsewhere: what is missing adds up from layer to layer, and noise
+// does not.
 type fitter struct {
 	t      *target
 	g      *quant.Grid
@@ -208,8 +211,7 @@ type fitWork struct {
 	raw          []byte // as merged so far
 	base         []float32
 	delta        kernel.Mat
-	stretch      float32    // of what is aimed at
-	left         kernel.Mat // what is aimed at and not there yet
+	left         kernel.Mat // what is wanted and not there yet
 	push         kernel.Mat // left·H
 	pushed       bool       // push is that of left as it is
 	toward       kernel.Mat // delta·H
@@ -289,16 +291,15 @@ func (w *fitWork) renew() error {
 	return nil
 }
 
-// merge makes the rows anew from the start, aiming at the change stretched.
+// merge makes the rows anew from the start.
 func (w *fitWork) merge(stretch float32) {
 	f := w.f
 	copy(w.raw, w.start)
 	f.g.UnpackFrame(w.frame, w.raw)
 	f.g.Unpack(w.codes, w.step, w.min, w.raw)
-	w.stretch = stretch
 	w.update()
-	if !w.renewed { // what is left is all that is aimed at
-		kernel.Scale(w.push.Data, stretch, w.toward.Data)
+	if !w.renewed { // what is left is all that is wanted
+		copy(w.push.Data, w.toward.Data)
 		w.pushed = true
 	}
 	w.makeGram()
@@ -308,20 +309,19 @@ func (w *fitWork) merge(stretch float32) {
 	} else {
 		w.refit(w.halves)
 	}
-	w.round()
+	w.round(stretch)
 	w.makeGram()
 	if f.coding.Integer() {
 		w.refit(w.factors)
 	} else {
 		w.refit(w.halves)
 	}
-	w.stretch = 1 // from here on what is left is an error
-	w.update()
 }
 
-// round moves codes towards what is left.
-func (w *fitWork) round() {
+// round moves codes towards what is left, stretched.
+func (w *fitWork) round(stretch float32) {
 	f := w.f
+	kernel.Scale(w.left.Data, stretch, w.left.Data)
 	roundCompensated(f.in, f.g, w.codes, w.step, w.left, w.change)
 	kernel.Sub(w.left.Data, w.left.Data, w.change.Data)
 	w.pushed = false
@@ -336,7 +336,7 @@ func (w *fitWork) update() {
 	w.f.t.codec.Decode(w.left.Data, w.raw)
 	w.pushed = false
 	for i, now := range w.left.Data {
-		w.left.Data[i] = float32(w.stretch*w.delta.Data[i]) - (now - w.base[i])
+		w.left.Data[i] = w.delta.Data[i] - (now - w.base[i])
 	}
 }
 
