@@ -66,6 +66,9 @@ func Blend(r *Recipe, models map[string]*arch.Model, opt BlendOptions) (*Blended
 	if err := b.check(); err != nil {
 		return nil, err
 	}
+	if err := b.tokenizer(); err != nil {
+		return nil, err
+	}
 	views, err := b.plan()
 	if err != nil {
 		return nil, err
@@ -89,7 +92,9 @@ type blender struct {
 	layers   []int
 	inputs   int
 	notes    []string
-	tokens   *arch.Model
+	tokens   *arch.Model // whose tokenizer the result has, nil: the template's
+	vocab    []string    // its tokens, if models have others: rows are found by them; nil: by number
+	rowOf    map[*arch.Model]map[string]int64
 }
 
 // check compares the models with the template, and the recipe's slices with the models.
@@ -295,6 +300,17 @@ func (b *blender) view(like *format.View, p place) (*format.View, error) {
 		return out, nil
 	}
 	sources := b.sourcesOf(p, like)
+	if b.vocab != nil && len(like.Shape) == 2 && (like.Name == "token_embd.weight" || like.Name == "output.weight") {
+		w := *like
+		w.Shape = []int64{int64(len(b.vocab)), like.Shape[1]}
+		w.Rows = &tokenRows{n: int64(len(b.vocab)), cols: like.Shape[1]}
+		like, out.Shape = &w, w.Shape
+		for i := range sources {
+			if err := b.byToken(&sources[i], like.Name); err != nil {
+				return nil, err
+			}
+		}
+	}
 	for _, s := range sources {
 		v := s.view
 		if v == nil {

@@ -41,7 +41,15 @@ func (b *blender) meta() (*gguf.Meta, error) {
 	if b.r.Name != "" {
 		meta.Set("general.name", b.r.Name)
 	}
-	return meta, b.tokenizer(meta)
+	if b.tokens != nil {
+		replaceTokenizer(meta, b.tokens)
+	}
+	if b.vocab != nil {
+		if key := b.template.Arch + ".vocab_size"; meta.Has(key) {
+			meta.Set(key, uint32(len(b.vocab)))
+		}
+	}
+	return meta, nil
 }
 
 // byLayer reorders a list that has one entry for each of n layers.
@@ -70,40 +78,6 @@ func pick[T any](v []T, n int, layers []int) (gguf.Value, bool) {
 	return out, true
 }
 
-// tokenizer takes over the tokenizer of the model that the recipe names. Models whose
-// vocabularies differ are refused, since their rows mean different tokens.
-func (b *blender) tokenizer(meta *gguf.Meta) error {
-	from := b.template
-	switch b.r.Tokenizer {
-	case "", "union":
-	case "base":
-		if b.r.Base == "" {
-			return format.Usagef("tokenizer source base, and the recipe has no base_model")
-		}
-	default:
-		if from = b.models[b.r.Tokenizer]; from == nil {
-			return format.Usagef("the tokenizer's source %q is no model of the recipe", b.r.Tokenizer)
-		}
-	}
-	const tokens = "tokenizer.ggml.tokens"
-	want, has := from.Meta.Strs(tokens)
-	for _, path := range b.r.Models() {
-		got, ok := b.models[path].Meta.Strs(tokens)
-		switch {
-		case !ok || !has || slices.Equal(got, want):
-		case b.r.Tokenizer == "":
-			b.notes = append(b.notes, fmt.Sprintf("%s has other tokens than %s, whose tokenizer the result has", path, from.Path))
-		default:
-			return format.Unsupported("%s has other tokens than %s: a vocabulary of several is not made", path, from.Path)
-		}
-	}
-	if from != b.template {
-		b.tokens = from
-		replaceTokenizer(meta, from)
-	}
-	return nil
-}
-
 func replaceTokenizer(meta *gguf.Meta, from *arch.Model) {
 	for _, kv := range slices.Clone(meta.All()) {
 		if strings.HasPrefix(kv.Key, "tokenizer.") {
@@ -119,7 +93,7 @@ func replaceTokenizer(meta *gguf.Meta, from *arch.Model) {
 
 // tokenizerNames are the files of a folder that make a tokenizer.
 var tokenizerNames = []string{checkpoint.TokenizerName, checkpoint.TokenizerModelName, checkpoint.TokenizerConfigName,
-	checkpoint.SpecialTokensName, checkpoint.AddedTokensName, checkpoint.TemplateName, "chat_template.json", "vocab.json", "merges.txt"}
+	checkpoint.SpecialTokensName, checkpoint.AddedTokensName, checkpoint.TemplateName, "chat_template.json", "vocab.json", "merges.txt", checkpoint.GenerationConfigName}
 
 // Describe makes the files beside the tensors of a planned folder those of the blend:
 // its configuration has the blend's layers, the tokenizer is the recipe's, the
@@ -180,6 +154,14 @@ func (b *Blended) layerConfig(config []byte) ([]byte, error) {
 			return nil, err
 		}
 		v[key] = raw
+	}
+	if b.tokens != nil {
+		for key, name := range map[string]string{"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"} {
+			if id, ok := b.Meta.Int("tokenizer.ggml." + name + "_token_id"); ok {
+				v[key] = json.RawMessage(fmt.Sprint(id))
+			}
+		}
+		v["vocab_size"] = json.RawMessage(fmt.Sprint(b.View("token_embd.weight").Shape[0]))
 	}
 	v["num_hidden_layers"] = json.RawMessage(fmt.Sprint(len(b.Layers)))
 	var out bytes.Buffer
