@@ -9,6 +9,7 @@ import (
 	"github.com/graft-lora/graft/fixtures"
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/internal/testutil"
 )
 
 // withVocab is a model with a token more, and its tokens in another order: token i is
@@ -110,5 +111,46 @@ func TestBlendByToken(t *testing.T) {
 	}
 	if _, err := Blend(r, models, BlendOptions{}); format.ExitStatus(err) != 4 || !strings.Contains(err.Error(), "lacks 1 token") {
 		t.Errorf("a union of two that each have their own: %v", err)
+	}
+}
+
+// TestBlendFamilies blends models with themselves, of families whose norms are stored
+// otherwise in GGUF, or whose experts are stacked: what comes out is what went in,
+// in Hugging Face's terms.
+func TestBlendFamilies(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"qwen3moe", "mixtral", "gemma3", "gemma2"} {
+		dir := testutil.Shared(t, "oracle", "zoo", name, "hf")
+		m, err := arch.Open(dir, arch.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { m.Close() })
+		for _, recipe := range []string{
+			"merge_method: linear\ndtype: float32\nmodels: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: 3}}]",
+			"merge_method: slerp\nbase_model: a\ndtype: float32\nmodels: [{model: a}, {model: b}]\nparameters: {t: 0.3}",
+			"merge_method: nuslerp\ndtype: float32\nmodels: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: 1}}]",
+			"merge_method: ties\nbase_model: a\ndtype: float32\nmodels: [{model: b, parameters: {weight: 1, density: 0.3}}]",
+		} {
+			r, err := ParseRecipe([]byte(recipe))
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := Blend(r, map[string]*arch.Model{"a": m, "b": m}, BlendOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(out.Views) != len(m.Views) {
+				t.Errorf("%s, %s: %d tensors, want %d", name, r.Method, len(out.Views), len(m.Views))
+			}
+			for _, v := range out.Views {
+				got, want := allOf(t, v.Rows), allOf(t, m.View(v.Name).Rows)
+				for i, w := range want {
+					if math.Abs(float64(got[i]-w)) > 2.5e-7*max(1, math.Abs(float64(w))) {
+						t.Fatalf("%s, %s: %s: element %d is %g, want %g", name, r.Method, v.Name, i, got[i], w)
+					}
+				}
+			}
+		}
 	}
 }
