@@ -44,7 +44,7 @@ const (
 // decoded rows, and for worker 0 the packed blocks of both matrices, each as large as
 // the largest product so far needed.
 type scratch struct {
-	panel, rows, edge, left, right []float32
+	panel, rows, edge, low, left, right []float32
 
 	t   tile
 	own product // of a call without a pool
@@ -74,11 +74,11 @@ type product struct {
 	s0   *scratch
 	ts   *tiles
 
-	c, a, b        Mat
+	to             Term   // what is made, or
+	terms          []Term // what is made of one left matrix
+	a, b           Mat
 	ai, ak, bk, bj int
-	w              Weights
 	m, n, k        int
-	acc            bool
 
 	depth     int // of blocks of k within a job, chosen equal
 	blockRows int // direct: rows of a job, of which there are blocks
@@ -87,9 +87,10 @@ type product struct {
 	k0, kn, j0, nn, i0, mm int       // the block
 	left, right            []float32 // packed
 	fill                   func(g *product, i int, s *scratch)
-	fills                  int // jobs that make right
-	panels, rowsEach       int // of the block; of a job in it
-	q0                     int // how far along the block the jobs begin
+	fills                  int  // jobs that make right
+	keep, kept             bool // the left block is to serve again; it is there
+	panels, rowsEach       int  // of the block; of a job in it
+	q0                     int  // how far along the block the jobs begin
 }
 
 // begin takes the pool, or scratch memory where there is none.
@@ -113,7 +114,8 @@ func begin(p *Pool) *product {
 // end gives back what begin took, and forgets the caller's memory.
 func (g *product) end() {
 	p, s := g.pool, g.s0
-	*g = product{}
+	clear(g.terms)
+	*g = product{terms: g.terms[:0]}
 	if p != nil {
 		for _, s := range p.scratch {
 			s.t = tile{}
@@ -135,8 +137,8 @@ func (g *product) shape(m, n, k int) bool {
 		return false
 	}
 	if k == 0 {
-		if !g.acc {
-			g.c.Zero()
+		if !g.to.Acc {
+			g.to.Y.Zero()
 		}
 		return false
 	}
@@ -183,7 +185,7 @@ func (g *product) direct(alone bool) bool {
 func (g *product) loop(n int, step func(g *product, i int, s *scratch)) {
 	g.step = step
 	work := g.m * g.n * g.k
-	if g.w != nil {
+	if g.to.W != nil {
 		work += decodeWork * g.n * g.k
 	}
 	if g.pool == nil || work < smallProduct {
@@ -195,14 +197,14 @@ func (g *product) loop(n int, step func(g *product, i int, s *scratch)) {
 	g.pool.loop(n, g.pool.step)
 }
 
-// rows computes rows r0 to r1 of the n columns from j0 over k elements from k0; b is
+// rows computes rows r0 to r1 of the n columns from j0 of y over k elements from k0; b is
 // that part of the panel, or of b itself, with bk elements from row to row. Where
 // the left block is packed, r0 is the first row of a tile there; the last rows, that
 // fill no tile, are taken from a.
-func (g *product) rows(s *scratch, r0, r1, j0, n int, b []float32, bk, k0, k int) {
+func (g *product) rows(s *scratch, y *Term, r0, r1, j0, n int, b []float32, bk, k0, k int) {
 	t, width := &s.t, g.ts.width
 	t.b, t.bk, t.k = b, bk, k
-	t.load = g.acc || k0 > 0
+	t.load = y.Acc || k0 > 0
 	if t.step == 0 {
 		t.ahead = b // which is near already
 	}
@@ -219,20 +221,48 @@ func (g *product) rows(s *scratch, r0, r1, j0, n int, b []float32, bk, k0, k int
 			}
 			t.a, t.ai, t.ak = g.a.Data[r*g.ai+k0*g.ak:], g.ai, g.ak
 		}
-		c, ldc := g.c.Data[r*g.c.Stride+j0:], g.c.Stride
-		if cut {
-			g.cut(s, c, h, n)
-		} else {
-			t.c, t.ldc = c, ldc
-			g.ts.run(t, h, n)
-		}
+		g.run(s, y.Y.Data[r*y.Y.Stride+j0:], y.Y.Stride, h, n, cut)
 		r += h
 	}
 }
 
+// low goes on with the chains of the same rows and columns over those of u·bᵀ, if
+// there is such a product.
+func (g *product) low(s *scratch, y *Term, r0, r1, j0, n int) {
+	rank, width := y.U.Cols, g.ts.width
+	if rank == 0 {
+		return
+	}
+	t, panel := &s.t, grow(&s.low, rank*width)
+	g.ts.packCols(panel, 0, y.B.Data[j0*y.B.Stride:], y.B.Stride, rank, n)
+	g.ts.zeroCols(panel, rank, n)
+	t.b, t.bk, t.k, t.load = panel, width, rank, true
+	t.ahead, t.step = panel, 0
+	cut := n != width && n != g.ts.narrow
+	for r := r0; r < r1; {
+		h := r1 - r
+		if cut {
+			h = min(h, edgeRows)
+		}
+		t.a, t.ai, t.ak = y.U.Data[r*y.U.Stride:], y.U.Stride, 1
+		g.run(s, y.Y.Data[r*y.Y.Stride+j0:], y.Y.Stride, h, n, cut)
+		r += h
+	}
+}
+
+// run runs a tile, through a buffer if it is cut.
+func (g *product) run(s *scratch, c []float32, ldc, h, n int, cut bool) {
+	if cut {
+		g.cut(s, c, ldc, h, n)
+		return
+	}
+	s.t.c, s.t.ldc = c, ldc
+	g.ts.run(&s.t, h, n)
+}
+
 // cut runs a tile whose columns the edge of c cuts off, in a buffer.
-func (g *product) cut(s *scratch, c []float32, h, n int) {
-	t, width, ldc := &s.t, g.ts.width, g.c.Stride
+func (g *product) cut(s *scratch, c []float32, ldc, h, n int) {
+	t, width := &s.t, g.ts.width
 	edge := grow(&s.edge, edgeRows*width)
 	if t.load {
 		for i := range h {
@@ -280,9 +310,10 @@ func (g *product) share(j0, nn, k0, kn, fills int, fill func(g *product, i int, 
 	for g.i0 = 0; g.i0 < g.m; g.i0 += g.mm {
 		g.mm = min(rows*jobRows, g.m-g.i0)
 		lefts := 0
-		if g.ts.height > 0 {
+		if g.ts.height > 0 && !g.kept {
 			lefts = ceil(g.mm, leftRows)
 		}
+		g.kept = g.keep && g.mm == g.m
 		g.loop(g.fills+lefts, stepBoth)
 		g.fills = 0
 		g.rowsEach = ceil(g.mm, max(ceil(g.mm, jobRows), ceil(jobsEach*g.pool.Threads(), g.panels)))
@@ -321,7 +352,11 @@ func stepShared(g *product, i int, s *scratch) {
 	next := (i + g.pool.Threads()) % g.panels * width
 	s.t.ahead = g.right[next*g.kn+g.q0*width:]
 	s.t.step = ceil(4*width, max((r1-r0)/edgeRows, 1))
-	g.rows(s, r0, r1, g.j0+j, min(width, g.nn-j), g.right[j*g.kn+g.q0*width:], width, g.k0+g.q0, k)
+	n := min(width, g.nn-j)
+	g.rows(s, &g.to, r0, r1, g.j0+j, n, g.right[j*g.kn+g.q0*width:], width, g.k0+g.q0, k)
+	if g.k0+g.q0+k == g.k {
+		g.low(s, &g.to, r0, r1, g.j0+j, n)
+	}
 }
 
 // gemm is the product of two matrices in memory.
@@ -331,7 +366,7 @@ func gemm(p *Pool, c, a, b Mat, ai, ak, bk, bj, k int, acc bool) {
 	b.check()
 	g := begin(p)
 	defer g.end()
-	g.c, g.a, g.b, g.ai, g.ak, g.bk, g.bj, g.acc = c, a, b, ai, ak, bk, bj, acc
+	g.to.Y, g.to.Acc, g.a, g.b, g.ai, g.ak, g.bk, g.bj = c, acc, a, b, ai, ak, bk, bj
 	if !g.shape(c.Rows, c.Cols, k) {
 		return
 	}
@@ -370,7 +405,7 @@ func stepPack(g *product, i int, _ *scratch) {
 func stepGemm(g *product, i int, s *scratch) {
 	r0, r1, j0, n := g.job(i)
 	if g.m == 1 && g.ak == 1 && g.bk == 1 && n == g.ts.width && g.ts.dots != nil {
-		g.ts.row(g.c.Data[j0:], g.a.Data, g.b.Data[j0*g.bj:], g.bj, g.k, g.acc)
+		g.ts.row(g.to.Y.Data[j0:], g.a.Data, g.b.Data[j0*g.bj:], g.bj, g.k, g.to.Acc)
 		return
 	}
 	for k0 := 0; k0 < g.k; k0 += g.depth {
@@ -383,7 +418,7 @@ func stepGemm(g *product, i int, s *scratch) {
 			b = grow(&s.panel, g.depth*bk)
 			g.pack(b, j0, n, k0, k)
 		}
-		g.rows(s, r0, r1, j0, n, b, bk, k0, k)
+		g.rows(s, &g.to, r0, r1, j0, n, b, bk, k0, k)
 	}
 }
 

@@ -15,40 +15,84 @@ type Weights interface {
 	DecodeRows(dst []float32, row int)
 }
 
+// Term is a product y[T, out] = x[T, in]·wᵀ, added to y when Acc is set, and u[T, r]·b[out, r]ᵀ
+// added to that, if U has columns: the chain of each element goes on over those, as
+// if a product of its own added them.
+type Term struct {
+	Y    Mat
+	W    Weights
+	Acc  bool
+	U, B Mat
+}
+
 // MulNT is the forward product through frozen weights: y[T, out] = x[T, in]·wᵀ,
 // added to y when acc is set. Each row of w is decoded once, whatever T is.
 func MulNT(p *Pool, y, x Mat, w Weights, acc bool) {
-	out, in := w.Dims()
-	if y.Rows != x.Rows || y.Cols != out || x.Cols != in {
-		panic("kernel: MulNT: shapes do not fit")
-	}
-	y.check()
+	MulNTs(p, x, Term{Y: y, W: w, Acc: acc})
+}
+
+// MulNTs makes several products of one x, which costs less than one by one.
+func MulNTs(p *Pool, x Mat, terms ...Term) {
 	x.check()
+	outs := 0
+	for i := range terms {
+		t := &terms[i]
+		out, in := t.W.Dims()
+		if t.Y.Rows != x.Rows || t.Y.Cols != out || x.Cols != in ||
+			t.U.Cols > 0 && (t.U.Rows != x.Rows || t.B.Rows != out || t.B.Cols != t.U.Cols) {
+			panic("kernel: MulNT: shapes do not fit")
+		}
+		t.Y.check()
+		t.U.check()
+		t.B.check()
+		outs += out
+	}
+	if x.Rows == 0 || outs == 0 {
+		return
+	}
+	if x.Cols == 0 {
+		for _, t := range terms {
+			if !t.Acc {
+				t.Y.Zero()
+			}
+			if t.U.Cols > 0 {
+				GemmNT(p, t.Y, t.U, t.B, true)
+			}
+		}
+		return
+	}
 	g := begin(p)
 	defer g.end()
-	g.c, g.a, g.ai, g.ak, g.w, g.acc = y, x, x.Stride, 1, w, acc
-	if !g.shape(x.Rows, out, in) {
-		return
-	}
+	g.terms = append(g.terms, terms...)
+	g.to, g.a, g.ai, g.ak = g.terms[0], x, x.Stride, 1
+	g.shape(x.Rows, outs, x.Cols)
 	width := g.ts.width
 	if g.direct(true) {
-		g.loop(ceil(out, width), stepNT)
+		panels := 0
+		for i := range g.terms {
+			panels += ceil(g.terms[i].Y.Cols, width)
+		}
+		g.loop(panels, stepNT)
 		return
 	}
-	nn := max(sharedFloats/in/width, minPanels) * width
-	nn = ceil(ceil(out, ceil(out, nn)), width) * width
-	for j0 := 0; j0 < out; j0 += nn {
-		n := min(nn, out-j0)
-		g.share(j0, n, 0, in, ceil(n, width), stepDecodeNT)
+	g.keep = true
+	for _, t := range g.terms {
+		g.to, g.n = t, t.Y.Cols
+		nn := max(sharedFloats/g.k/width, minPanels) * width
+		nn = ceil(ceil(g.n, ceil(g.n, nn)), width) * width
+		for j0 := 0; j0 < g.n; j0 += nn {
+			n := min(nn, g.n-j0)
+			g.share(j0, n, 0, g.k, ceil(n, width), stepDecodeNT)
+		}
 	}
 }
 
 // decode makes the panel of n columns from j0 of wᵀ.
-func (g *product) decode(s *scratch, panel []float32, j0, n int) {
+func (g *product) decode(s *scratch, w Weights, panel []float32, j0, n int) {
 	rows := grow(&s.rows, decodeGroup*g.k)
 	for j := 0; j < n; j += decodeGroup {
 		h := min(decodeGroup, n-j)
-		g.w.DecodeRows(rows[:h*g.k], j0+j)
+		w.DecodeRows(rows[:h*g.k], j0+j)
 		g.ts.packCols(panel, j, rows, g.k, g.k, h)
 	}
 	g.ts.zeroCols(panel, g.k, n)
@@ -57,24 +101,30 @@ func (g *product) decode(s *scratch, panel []float32, j0, n int) {
 // stepDecodeNT decodes a shared panel.
 func stepDecodeNT(g *product, i int, s *scratch) {
 	j := i * g.ts.width
-	g.decode(s, g.right[j*g.kn:], g.j0+j, min(g.ts.width, g.nn-j))
+	g.decode(s, g.to.W, g.right[j*g.kn:], g.j0+j, min(g.ts.width, g.nn-j))
 }
 
-// stepNT decodes a panel and multiplies all rows by it.
+// stepNT decodes a panel of one of the terms and multiplies all rows by it.
 func stepNT(g *product, i int, s *scratch) {
-	width := g.ts.width
-	j0, n := i*width, min(width, g.n-i*width)
+	width, y := g.ts.width, &g.terms[0]
+	for at := 1; i >= ceil(y.Y.Cols, width); at++ {
+		i -= ceil(y.Y.Cols, width)
+		y = &g.terms[at]
+	}
+	j0, n := i*width, min(width, y.Y.Cols-i*width)
 	if g.m == 1 && n == width && g.ts.dots != nil {
 		rows := grow(&s.rows, n*g.k)
-		g.w.DecodeRows(rows, j0)
-		g.ts.row(g.c.Data[j0:], g.a.Data, rows, g.k, g.k, g.acc)
+		y.W.DecodeRows(rows, j0)
+		g.ts.row(y.Y.Data[j0:], g.a.Data, rows, g.k, g.k, y.Acc)
+		g.low(s, y, 0, 1, j0, n)
 		return
 	}
 	panel := grow(&s.panel, g.k*width)
-	g.decode(s, panel, j0, n)
+	g.decode(s, y.W, panel, j0, n)
 	for k0 := 0; k0 < g.k; k0 += g.depth {
-		g.rows(s, 0, g.m, j0, n, panel[k0*width:], width, k0, min(g.depth, g.k-k0))
+		g.rows(s, y, 0, g.m, j0, n, panel[k0*width:], width, k0, min(g.depth, g.k-k0))
 	}
+	g.low(s, y, 0, g.m, j0, n)
 }
 
 // MulNN is the backward product through frozen weights: dx[T, in] = dy[T, out]·w,
@@ -88,7 +138,7 @@ func MulNN(p *Pool, dx, dy Mat, w Weights, acc bool) {
 	dy.check()
 	g := begin(p)
 	defer g.end()
-	g.c, g.a, g.ai, g.ak, g.w, g.acc = dx, dy, dy.Stride, 1, w, acc
+	g.to.Y, g.to.W, g.to.Acc, g.a, g.ai, g.ak = dx, w, acc, dy, dy.Stride, 1
 	if !g.shape(dy.Rows, in, out) {
 		return
 	}
@@ -106,7 +156,7 @@ func stepDecodeNN(g *product, i int, s *scratch) {
 	q := i * decodeGroup
 	h := min(decodeGroup, g.kn-q)
 	rows := grow(&s.rows, decodeGroup*g.n)[:h*g.n]
-	g.w.DecodeRows(rows, g.k0+q)
+	g.to.W.DecodeRows(rows, g.k0+q)
 	for j := 0; j < g.n; j += width {
 		g.ts.packRows(g.right[j*g.kn+q*width:], rows[j:], g.n, h, min(width, g.n-j))
 	}

@@ -39,7 +39,8 @@ type workspace struct {
 	outs   []scratch  // what attention gave, of layers that run again, where that is kept
 	acts   []acts     // the first is for layers that keep nothing
 
-	a, da     scratch // of pairs that share an input, stacked
+	terms     []kernel.Term // of the matrices that share an input
+	a, da     scratch       // of pairs that share an input, stacked
 	du, drop  scratch
 	g         scratch // gradient of the residual
 	dy, dh    scratch // [d]

@@ -38,19 +38,35 @@ type part struct {
 // forward computes the outputs of parts from their input x[T, in]. What backward
 // wants of the pairs bound is left in us.
 func (m *Model) forward(x kernel.Mat, us []scratch, parts ...part) {
+	u, at := m.changes(x, us, parts), 0
+	m.lap(LowRank)
+	terms := m.work.terms[:0]
 	for _, p := range parts {
 		m.observe(p.l, x)
 		if p.l.bias != nil {
 			m.rows(x.Rows, func(t, _ int) { copy(p.y.Row(t), p.l.bias) })
 		}
-		kernel.MulNT(m.pool, p.y, x, p.l.w, p.l.bias != nil)
+		t := kernel.Term{Y: p.y, W: p.l.w, Acc: p.l.bias != nil}
+		if len(p.l.bound) > 0 {
+			b := &p.l.bound[0]
+			t.U, t.B = b.columns(u, &at), b.pair.B
+			for _, other := range p.l.bound[1:] {
+				at += other.pair.Rank()
+			}
+		}
+		terms = append(terms, t)
 	}
+	kernel.MulNTs(m.pool, x, terms...)
+	clear(terms)
+	m.work.terms = terms
 	m.lap(Frozen)
-	u, at := m.changes(x, us, parts), 0
+	at = 0
 	for _, p := range parts {
 		for i := range p.l.bound {
 			b := &p.l.bound[i]
-			kernel.GemmNT(m.pool, p.y, b.columns(u, &at), b.pair.B, true)
+			if one := b.columns(u, &at); i > 0 {
+				kernel.GemmNT(m.pool, p.y, one, b.pair.B, true)
+			}
 		}
 	}
 	m.lap(LowRank)
