@@ -100,10 +100,8 @@ func openNuslerp(j *blendJob) (blendBlock, error) {
 		t = w[1] / s
 	}
 	finish := func(dst, base []float32) {
-		if base != nil {
-			for i, b := range base {
-				dst[i] += b
-			}
+		for i, b := range base {
+			dst[i] += b
 		}
 		j.round(dst)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/graft-lora/graft/format"
@@ -112,9 +113,9 @@ func TestMergedAsPEFT(t *testing.T) {
 			name := filepath.Base(file)
 			name = name[:len(name)-len(".safetensors")]
 			a, err := adapter.Open(filepath.Join(dir, "adapters", name))
-			if name == "f_embed_head" || name == "g_save" { // hold whole matrices beside their pairs
+			if name == "g_save" { // holds whole matrices beside its pairs
 				if format.ExitStatus(err) != 4 {
-					t.Errorf("%s, an adapter with whole matrices: %v", name, err)
+					t.Errorf("an adapter with whole matrices: %v", err)
 				}
 				continue
 			}
@@ -214,5 +215,36 @@ func compareMerged(t *testing.T, label, file string, base, sum *arch.Model, ds D
 	t.Logf("%s: largest difference %.2g of the largest element, %d of %d elements", label, worst, units, total)
 	if worst > limit || units > count {
 		t.Errorf("%s: largest difference %.2g of the largest element, %d of %d elements", label, worst, units, total)
+	}
+}
+
+// TestSavedBase: an adapter that holds the base's head is refused by another model.
+func TestSavedBase(t *testing.T) {
+	t.Parallel()
+	dir := testutil.Shared(t, "oracle", "peft-merge")
+	base, err := arch.Open(filepath.Join(dir, "base"), arch.Options{NoVocab: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { base.Close() })
+	views := make([]*format.View, len(base.Views))
+	for i, v := range base.Views {
+		views[i] = v
+		if v.Name == "output.weight" {
+			w := *v
+			w.Rows = Difference{v.Rows, base.View("token_embd.weight").Rows}
+			views[i] = &w
+		}
+	}
+	a, err := adapter.Open(filepath.Join(dir, "adapters", "f_embed_head"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = a.Resolve(arch.NewModel(base.Path, base.Meta, views))
+	if format.ExitStatus(err) != 2 || !strings.Contains(err.Error(), "lm_head") {
+		t.Errorf("another model's head: %v", err)
+	}
+	if err := a.Resolve(base); err != nil {
+		t.Error(err)
 	}
 }

@@ -95,6 +95,7 @@ type Adapter struct {
 	toHF     map[string]func(int64) int64
 	modules  []string       // of the base, those with a matrix
 	experts  map[string]int // how many matrices a stack of the base has
+	saved    savedBase
 }
 
 // New makes an adapter of pairs that have their Target and rows in GGUF's order, as
@@ -203,6 +204,7 @@ type halves struct {
 	path  string
 	pairs []*Pair
 	index map[string]*Pair
+	saved []string // modules whose base weights are in the file
 }
 
 func (h *halves) pair(module string) *Pair {

@@ -62,6 +62,10 @@ func openPEFT(path string) (*Adapter, error) {
 	if a.Pairs, err = h.finish(); err != nil {
 		return nil, err
 	}
+	a.saved = savedBase{weights, h.saved}
+	if err := a.saved.check(h); err != nil {
+		return nil, err
+	}
 	for _, p := range a.Pairs {
 		if err := c.apply(p); err != nil {
 			return nil, err
@@ -145,6 +149,10 @@ func readPEFT(h *halves, t *format.Tensor) error {
 		if k.set(h.pair(key[:i]), m) {
 			return format.Unsupported("%s: several adapters in one file (%s)", t.Path, t.Name)
 		}
+		return nil
+	}
+	if module, ok := strings.CutSuffix(key, ".base_layer.weight"); ok {
+		h.saved = append(h.saved, module)
 		return nil
 	}
 	switch {

@@ -33,6 +33,9 @@ func (a *Adapter) Resolve(m *arch.Model) error {
 			return fmt.Errorf("adapter %s: %s and %s both change %s", a.Path, other, p.Module, p.Target)
 		}
 		seen[k] = p.Module
+		if err := a.saved.compare(p, m); err != nil {
+			return fmt.Errorf("adapter %s does not fit %s: %w", a.Path, m.Path, err)
+		}
 	}
 	a.native, a.resolved, a.Arch = true, true, m.Arch
 	return nil
