@@ -246,14 +246,12 @@ func (s *RecipeSlice) source(n *yaml.Node, layers bool) error {
 // eachKey calls f for the keys of a mapping, in order. A key that is not known is an
 // error that says which one was meant.
 func eachKey(n *yaml.Node, what string, known []string, f func(key string, v *yaml.Node) error) error {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
+	n = behind(n)
 	if n.Kind != yaml.MappingNode {
 		return format.Usagef("line %d: %s should be a mapping", n.Line, what)
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		k, v := n.Content[i].Value, n.Content[i+1]
+		k, v := n.Content[i].Value, behind(n.Content[i+1])
 		if !slices.Contains(known, k) {
 			return format.Usagef("line %d: %s has no key %q; did you mean %q?", n.Content[i].Line, what, k, nearest(k, known))
 		}
@@ -267,7 +265,16 @@ func eachKey(n *yaml.Node, what string, known []string, f func(key string, v *ya
 	return nil
 }
 
+// behind is the node that an alias stands for.
+func behind(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
 func eachItem(n *yaml.Node, f func(*yaml.Node) error) error {
+	n = behind(n)
 	if n.Kind != yaml.SequenceNode {
 		return format.Usagef("line %d: there should be a list", n.Line)
 	}
@@ -291,16 +298,17 @@ func modelRef(n *yaml.Node) (path string, err error) {
 	if n.Kind == yaml.ScalarNode {
 		return n.Value, nil
 	}
+	lora := ""
 	err = eachKey(n, "a model", []string{"model", "path", "lora"}, func(key string, v *yaml.Node) (err error) {
-		var s string
-		if s, err = modelRef(v); err == nil && key == "lora" {
-			path += "+" + s
-		} else {
-			path = s
+		if key == "lora" {
+			lora, err = modelRef(v)
+			lora = "+" + lora
+			return err
 		}
+		path, err = modelRef(v)
 		return err
 	})
-	return path, err
+	return path + lora, err
 }
 
 func tokenizerRef(n *yaml.Node) (string, error) {
@@ -350,6 +358,7 @@ func parseSetting(n *yaml.Node) (s setting, err error) {
 		return bad()
 	}
 	for _, c := range n.Content {
+		c = behind(c)
 		if c.Kind == yaml.MappingNode {
 			var f filtered
 			err := eachKey(c, "a filter", []string{"filter", "value"}, func(key string, v *yaml.Node) (err error) {

@@ -169,3 +169,36 @@ func TestRecipesRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestRecipeCut: a recipe cut anywhere, or with a byte changed, is read or refused,
+// and does not panic.
+func TestRecipeCut(t *testing.T) {
+	t.Parallel()
+	text := []byte(`merge_method: ties
+base_model: base
+parameters: &p {lambda: 0.5, weight: [{filter: mlp, value: [0, 1]}, {value: 2}]}
+slices:
+- sources:
+  - {model: {lora: b, path: a}, layer_range: [0, 2], parameters: *p}
+dtype: bfloat16
+tokenizer: {source: base}
+`)
+	r, err := ParseRecipe(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := r.Slices[0].Sources[0]; m.Model != "a+b" || m.params["weight"].filters[1].value != 2 {
+		t.Errorf("%+v", m)
+	}
+	good := 0
+	for i := range text {
+		for _, b := range [][]byte{text[:i], append(append(append([]byte{}, text[:i]...), '*'), text[i+1:]...), append(append([]byte{}, text[:i]...), text[i+1:]...)} {
+			if _, err := ParseRecipe(b); err == nil {
+				good++
+			}
+		}
+	}
+	if good == 0 || good == 3*len(text) {
+		t.Errorf("%d of %d changed recipes are recipes", good, 3*len(text))
+	}
+}
