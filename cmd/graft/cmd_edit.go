@@ -212,10 +212,11 @@ func parseScalar(name, s string) (gguf.Value, error) {
 
 // parseArray reads [a,b,c] into the slice type of elem.
 func parseArray(elem, s string) (gguf.Value, error) {
-	inner, ok := strings.CutPrefix(strings.TrimSpace(s), "[")
-	if inner, ok = strings.CutSuffix(inner, "]"); !ok {
+	s = strings.TrimSpace(s)
+	if !strings.HasPrefix(s, "[") || !strings.HasSuffix(s, "]") {
 		return nil, fmt.Errorf("write an array as [a,b,c]")
 	}
+	inner := s[1 : len(s)-1]
 	var parts []string
 	if strings.TrimSpace(inner) != "" {
 		parts = strings.Split(inner, ",")
