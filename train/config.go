@@ -1,10 +1,7 @@
 package train
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"os"
@@ -46,13 +43,14 @@ type Config struct {
 	// A step trains on Batch sequences at once, Accumulate times.
 	Batch      int                    `json:"batch" yaml:"batch"`
 	Accumulate int                    `json:"accumulate" yaml:"accumulate"`
-	Epochs     float64                `json:"epochs" yaml:"epochs"`       // times through the data, when Steps is 0
-	Steps      int                    `json:"steps" yaml:"steps"`         // optimizer steps; the data is begun again as often as needed
-	LR         float64                `json:"lr" yaml:"lr"`               // peak learning rate
-	LRRatio    float64                `json:"lr_ratio" yaml:"lr_ratio"`   // LoRA+: the rate of B is LR, that of A, times this
-	Warmup     float64                `json:"warmup" yaml:"warmup"`       // steps of warm-up, or below 1 a part of all steps, rounded up
-	ClipNorm   float64                `json:"clip_norm" yaml:"clip_norm"` // largest norm of the gradient; 0 does not clip
-	Seed       uint64                 `json:"seed" yaml:"seed"`           // of the initial adapter, the order, the split and the dropout
+	Epochs     float64                `json:"epochs" yaml:"epochs"`                       // times through the data, when Steps is 0
+	Steps      int                    `json:"steps" yaml:"steps"`                         // optimizer steps; the data is begun again as often as needed
+	LR         float64                `json:"lr" yaml:"lr"`                               // peak learning rate
+	AutoLR     bool                   `json:"auto_lr,omitempty" yaml:"auto_lr,omitempty"` // [Base.SuggestLR] in place of LR; in a run file "lr: auto"
+	LRRatio    float64                `json:"lr_ratio" yaml:"lr_ratio"`                   // LoRA+: the rate of B is LR, that of A, times this
+	Warmup     float64                `json:"warmup" yaml:"warmup"`                       // steps of warm-up, or below 1 a part of all steps, rounded up
+	ClipNorm   float64                `json:"clip_norm" yaml:"clip_norm"`                 // largest norm of the gradient; 0 does not clip
+	Seed       uint64                 `json:"seed" yaml:"seed"`                           // of the initial adapter, the order, the split and the dropout
 	Optimizer  optim.Settings         `json:"optimizer" yaml:"optimizer"`
 	Schedule   optim.ScheduleSettings `json:"schedule" yaml:"schedule"` // its warmup and total are filled in
 
@@ -126,23 +124,32 @@ func DefaultConfig() Config {
 	}
 }
 
-// LoadConfig reads a run file over the defaults. A key that there is none of is an
-// error with its line.
+// LoadConfig reads a run file over the defaults. The names that axolotl, PEFT and TRL
+// have for the common settings are understood too. A key that there is none of is an
+// error with its line and the nearest that there is.
 func LoadConfig(path string) (Config, error) {
 	c := DefaultConfig()
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return c, err
 	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(b, &doc); err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
+	if doc.Kind == 0 {
+		return c, nil // an empty file
+	}
+	if err := ownNames(&doc); err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
 	var named struct {
 		Optimizer struct{ Name string }
 	}
-	if err := yaml.Unmarshal(b, &named); err == nil && named.Optimizer.Name != "" {
+	if err := doc.Decode(&named); err == nil && named.Optimizer.Name != "" {
 		c.Optimizer = optim.DefaultSettings(named.Optimizer.Name) // under what else the file says of it
 	}
-	d := yaml.NewDecoder(bytes.NewReader(b))
-	d.KnownFields(true)
-	if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+	if err := doc.Decode(&c); err != nil {
 		return c, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
@@ -237,14 +244,14 @@ func (c *Config) sequences(n int) int {
 }
 
 // schedule is the learning rate over that many steps.
-func (c *Config) schedule(steps int) (optim.Schedule, optim.ScheduleSettings, error) {
+func (c *Config) schedule(steps int, lr float64) (optim.Schedule, optim.ScheduleSettings, error) {
 	s := c.Schedule
 	s.Total = steps
 	s.Warmup = int(c.Warmup)
 	if c.Warmup < 1 {
 		s.Warmup = int(math.Ceil(c.Warmup * float64(steps)))
 	}
-	f, err := optim.NewSchedule(s, c.LR)
+	f, err := optim.NewSchedule(s, lr)
 	return f, s, err
 }
 

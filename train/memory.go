@@ -109,37 +109,47 @@ func longestDoc(s data.Sample) int {
 	return max(longest, end)
 }
 
-// fit chooses how much is kept between the passes, so that the run stays under the
-// memory that it was given, and says in words what to expect.
-func (r *runner) fit() (string, error) {
+// choose says how much is kept between the passes, so that the run stays under the
+// memory that it was given, in settings and in words.
+func (r *runner) choose() (model.Options, string, error) {
 	c := &r.cfg
 	opt := c.modelOptions()
+	if c.Memory == 0 {
+		return opt, "", nil
+	}
 	layers := len(r.base.Model.Layers)
-	text := ""
-	if c.Memory > 0 {
-		opt.KeepLayers = 0
-		opt.Stream = r.forecast(opt) > c.Memory // the base does not fit beside the rest
-		opt.KeepLayers = layers
-		for opt.KeepLayers > 0 && r.forecast(opt) > c.Memory {
-			opt.KeepLayers--
+	opt.KeepLayers = 0
+	opt.Stream = r.forecast(opt) > c.Memory // the base does not fit beside the rest
+	opt.KeepLayers = layers
+	for opt.KeepLayers > 0 && r.forecast(opt) > c.Memory {
+		opt.KeepLayers--
+	}
+	if need := r.forecast(opt); need > c.Memory {
+		return opt, "", format.Usagef("the run needs about %d MB and is given %d: a shorter context, a smaller batch or a lower rank needs less", need/1e6, c.Memory/1e6)
+	}
+	if all := opt; opt.KeepLayers < layers {
+		all.KeepAttention = true
+		if r.forecast(all) <= c.Memory {
+			opt = all
 		}
-		if need := r.forecast(opt); need > c.Memory {
-			return "", format.Usagef("the run needs about %d MB and is given %d: a shorter context, a smaller batch or a lower rank needs less", need/1e6, c.Memory/1e6)
-		}
-		if all := opt; opt.KeepLayers < layers {
-			all.KeepAttention = true
-			if r.forecast(all) <= c.Memory {
-				opt = all
-			}
-		}
+	}
+	text := fmt.Sprintf("%d of %d layers keep their activations, the others run again; ", opt.KeepLayers, layers)
+	if opt.Stream {
+		text += "the base is read again for every pass; "
+	}
+	return opt, text, nil
+}
+
+// fit takes what choose chooses and says in words what to expect.
+func (r *runner) fit() (string, error) {
+	opt, text, err := r.choose()
+	if err != nil {
+		return "", err
+	}
+	if r.cfg.Memory > 0 {
 		r.base.Model.Close()
-		var err error
 		if r.base.Model, err = model.New(r.base.Source, opt); err != nil {
 			return "", err
-		}
-		text = fmt.Sprintf("%d of %d layers keep their activations, the others run again; ", opt.KeepLayers, layers)
-		if opt.Stream {
-			text += "the base is read again for every pass; "
 		}
 	}
 	return fmt.Sprintf("%speak memory about %d MB", text, r.forecast(opt)/1e6), nil

@@ -17,6 +17,7 @@ type Record struct {
 	Kernel   string                 `json:"kernel"` // tier of the kernels; it does not matter for the result
 	Config   Config                 `json:"config"`
 	Schedule optim.ScheduleSettings `json:"schedule"` // with the steps filled in
+	LR       float64                `json:"lr"`       // the peak rate, which may have been chosen
 
 	Inputs       map[string][]FileDigest `json:"inputs"` // base, data, held_out, adapter
 	Tokenizer    string                  `json:"tokenizer_sha256"`
@@ -50,7 +51,7 @@ func Version() string {
 func (r *runner) record(res Result) Record {
 	return Record{
 		Graft: Version(), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH, Kernel: cpu.Current().String(),
-		Config: r.cfg, Schedule: r.schedule, Inputs: r.inputs,
+		Config: r.cfg, Schedule: r.schedule, LR: r.lr(), Inputs: r.inputs,
 		Tokenizer: tokenizerDigest(r.base.Tokenizer), ChatTemplate: r.base.TemplateSource,
 		Samples: r.samples, Data: r.set.Stats, TrainOn: len(r.train), HeldOut: r.heldAll, Evaluated: len(r.held),
 		Architecture: r.base.Source.Arch, Matrices: r.lora.names, Result: res,

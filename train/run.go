@@ -116,25 +116,41 @@ func Run(ctx context.Context, c Config, mode Mode, progress func(Progress)) (Res
 	if err != nil {
 		return Result{}, err
 	}
-	base, err := OpenHeld(c.Base, c.Hold, c.modelOptions())
+	r, err := open(c, progress)
 	if err != nil {
 		return Result{}, err
 	}
-	defer base.Close()
+	defer r.base.Close()
+	return r.run(ctx, from)
+}
+
+// open opens the base and reads the data of a run.
+func open(c Config, progress func(Progress)) (*runner, error) {
+	c.fill()
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	if progress == nil {
+		progress = func(Progress) {}
+	}
 	o, err := objective.New(c.Objective)
 	if err != nil {
-		return Result{}, err
+		return nil, err
+	}
+	base, err := OpenHeld(c.Base, c.Hold, c.modelOptions())
+	if err != nil {
+		return nil, err
 	}
 	r := &runner{cfg: c, base: base, objective: &preferences{Objective: o}, told: progress, epoch: -1, t0: time.Now(), inputs: map[string][]FileDigest{}}
-	if err := r.read(); err != nil {
-		return Result{}, err
+	err = r.read()
+	if err == nil && c.Adapter.From != "" {
+		err = r.startFrom(c.Adapter.From)
 	}
-	if c.Adapter.From != "" {
-		if err := r.startFrom(c.Adapter.From); err != nil {
-			return Result{}, err
-		}
+	if err != nil {
+		base.Close()
+		return nil, err
 	}
-	return r.run(ctx, from)
+	return r, nil
 }
 
 // ResumeConfig gives the settings that the run in dir was begun with, whose Output is dir.
@@ -316,9 +332,8 @@ func (r *runner) run(ctx context.Context, from *state) (Result, error) {
 	return r.finish()
 }
 
-// prepare makes the adapter, the optimizer and the schedule, and goes to where the
-// run is to go on.
-func (r *runner) prepare(from *state) (err error) {
+// ready makes the adapter, the optimizer and the schedule.
+func (r *runner) ready() (err error) {
 	c := &r.cfg
 	if len(r.train) == 0 {
 		return fmt.Errorf("%s: nothing is left to train on", c.Data)
@@ -329,7 +344,7 @@ func (r *runner) prepare(from *state) (err error) {
 		r.held = r.held[:c.EvalLimit]
 	}
 	r.steps = c.steps(len(r.train))
-	if r.rate, r.schedule, err = c.schedule(r.steps); err != nil {
+	if r.rate, r.schedule, err = c.schedule(r.steps, r.lr()); err != nil {
 		return err
 	}
 	if r.lora == nil {
@@ -338,7 +353,14 @@ func (r *runner) prepare(from *state) (err error) {
 		}
 	}
 	r.lora.setRatio(c.LRRatio)
-	if r.opt, err = optim.New(c.Optimizer, r.lora.params); err != nil {
+	r.opt, err = optim.New(c.Optimizer, r.lora.params)
+	return err
+}
+
+// prepare makes what a run needs and goes to where it is to go on.
+func (r *runner) prepare(from *state) error {
+	c := &r.cfg
+	if err := r.ready(); err != nil {
 		return err
 	}
 	r.state = state{Config: *c, Samples: r.samples, Inputs: map[string]string{}, EvalDue: len(r.held) > 0}

@@ -294,7 +294,7 @@ func TestConfig(t *testing.T) {
 	if want.steps(81) != 11 || want.sequences(81) != 81 {
 		t.Errorf("an epoch of 81 sequences is %d steps", want.steps(81))
 	}
-	_, s, err := want.schedule(101)
+	_, s, err := want.schedule(101, want.LR)
 	if err != nil || s.Warmup != 4 || s.Total != 101 {
 		t.Errorf("schedule %+v, %v", s, err)
 	}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/graft-lora/graft/train/data"
 	"github.com/graft-lora/graft/train/model"
-	"github.com/graft-lora/graft/train/objective"
 	"github.com/graft-lora/graft/train/optim"
 )
 
@@ -176,9 +175,5 @@ func TestRatio(t *testing.T) {
 
 // supervised is the plain loss.
 func supervised() *preferences {
-	o, err := objective.New(objective.Settings{})
-	if err != nil {
-		panic(err)
-	}
-	return &preferences{Objective: o}
+	return &preferences{Objective: supervisedObjective()}
 }

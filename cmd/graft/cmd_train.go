@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,7 +26,30 @@ type trainOptions struct {
 	force    bool
 	showMask int
 	memory   string
+	plan     bool
 }
+
+// rate is the flag of the learning rate.
+type rate struct{ c *train.Config }
+
+func (r *rate) String() string {
+	switch {
+	case r.c == nil:
+		return ""
+	case r.c.AutoLR:
+		return "auto"
+	}
+	return strconv.FormatFloat(r.c.LR, 'g', -1, 64)
+}
+
+func (r *rate) Set(s string) (err error) {
+	if r.c.AutoLR = s == "auto"; !r.c.AutoLR {
+		r.c.LR, err = strconv.ParseFloat(s, 64)
+	}
+	return err
+}
+
+func (r *rate) Type() string { return "float or auto" }
 
 func newTrainCmd(a *app) *cobra.Command {
 	o := trainOptions{cfg: train.DefaultConfig()}
@@ -40,13 +64,18 @@ adapter as a PEFT folder and as a GGUF file, the log (JSONL), the loss curve
   graft train --base model.gguf --data chat.jsonl -o lesson
   graft train --base model.gguf --data qa.jsonl --prompt-field question --completion-field answer -o lesson
   graft train --base model.gguf --data chat.jsonl --show-mask 3      what is trained, token by token
+  graft train --base model.gguf --data chat.jsonl --plan             what it would take: memory, time, disk
+  graft train --base model.gguf --data pairs.jsonl --objective dpo -o lesson
   graft train --resume -o lesson                                     go on after a kill: the same bytes
   graft train run.yaml
 
 DATA is plain text, or JSONL (also .gz, .zst) of {"messages": [...]},
 {"prompt": ..., "completion": ...} or {"text": ...}. Only answers are trained.
+For preferences, {"prompt": ..., "chosen": ..., "rejected": ...}, or for kto
+{"prompt": ..., "completion": ..., "label": true or false}.
 
-A run file has the settings that DIR/run.yaml shows; flags given besides it win.` + exitStatus,
+A run file has the settings that DIR/run.yaml shows, or the names that axolotl and
+PEFT have for them; flags given besides it win.` + exitStatus,
 		Args: args(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := o.config(cmd, args)
@@ -54,6 +83,9 @@ A run file has the settings that DIR/run.yaml shows; flags given besides it win.
 				return err
 			}
 			cfg.Threads = a.threads
+			if o.plan {
+				return a.trainPlan(cmd.Context(), cfg)
+			}
 			if o.showMask > 0 {
 				return a.showMask(cfg, o.showMask)
 			}
@@ -74,6 +106,7 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	f.StringVarP(&c.Output, "output", "o", c.Output, "folder for the adapter, the log and the checkpoints")
 	f.BoolVar(&o.resume, "resume", false, "go on from the last checkpoint in the output folder")
 	f.BoolVar(&o.force, "force", false, "replace an output folder that holds another run")
+	f.BoolVar(&o.plan, "plan", false, "say what would be trained and what it needs, and stop")
 	f.IntVar(&o.showMask, "show-mask", 0, "print the first N samples token by token, with what is trained, and stop")
 
 	f.StringVar(&c.HeldOut, "held-out", c.HeldOut, "file to evaluate on")
@@ -116,7 +149,7 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	f.Float64Var(&c.Epochs, "epochs", c.Epochs, "times through the data")
 	f.IntVar(&c.Batch, "batch", c.Batch, "sequences at once")
 	f.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "batches a step")
-	f.Float64Var(&c.LR, "lr", c.LR, "peak learning rate")
+	f.Var(&rate{c}, "lr", "peak learning rate, or auto: what suits the width of the model")
 	f.Float64Var(&c.LRRatio, "lr-ratio", c.LRRatio, "LoRA+: the rate of B is this times that of A")
 	f.StringVar(&c.Schedule.Name, "schedule", c.Schedule.Name, "course of the rate: cosine, linear, constant, ...")
 	f.Float64Var(&c.Warmup, "warmup", c.Warmup, "steps of warm-up, or below 1 a part of all steps")
@@ -176,7 +209,7 @@ func (o *trainOptions) config(cmd *cobra.Command, args []string) (train.Config, 
 		}
 		return train.ResumeConfig(cfg.Output)
 	}
-	if err := cfg.Check(); err != nil && !(o.showMask > 0 && cfg.Output == "") {
+	if err := cfg.Check(); err != nil && !((o.showMask > 0 || o.plan) && cfg.Output == "") {
 		return cfg, format.Usagef("%v", err)
 	}
 	return cfg, nil
@@ -239,6 +272,33 @@ func (a *app) trainProgress() func(train.Progress) {
 			a.say("%s", line)
 		}
 	}
+}
+
+// trainPlan says what a run would do.
+func (a *app) trainPlan(ctx context.Context, cfg train.Config) error {
+	p, err := train.MakePlan(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(p)
+	}
+	a.result("trained    %s numbers in %d matrices of %s: %.3f %% of %s weights, for %s", count(p.Parameters), p.Matrices, p.Architecture,
+		p.Percent(), count(p.Weights), p.Objective)
+	a.result("data       %s: %s tokens, of which %s are trained; the longest has %d", plural(p.Data.Records, "record"), count(int64(p.Data.Tokens)),
+		count(int64(p.Data.Trained)), p.Data.Longest)
+	for _, n := range p.Notes {
+		a.result("           %s", n)
+	}
+	a.result("epoch      %s, %s tokens; %d held out", plural(p.TrainOn, "sequence"), count(p.EpochTokens), p.HeldOut)
+	a.result("run        %s, about %s tokens", plural(p.Steps, "step"), count(p.Tokens))
+	a.result("memory     about %s", size(p.Memory))
+	a.result("time       about %s at %.0f tokens/s (measured on one sequence), evaluations not counted",
+		time.Duration(p.Seconds*float64(time.Second)).Round(time.Second), p.TokensPerSecond)
+	a.result("disk       up to %s: the adapter twice, and checkpoints", size(p.Disk))
+	a.result("rate       %.2g; suggested %.2g (--lr auto): ten times what a model of this width takes when all of it is trained", p.LR, p.SuggestedLR)
+	a.result("rank       suggested %d: a number holds about two bits, a trained token brings about one", p.SuggestedRank)
+	return nil
 }
 
 // showMask prints the first n samples token by token.

@@ -1,0 +1,220 @@
+package train
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// aliases are the names that axolotl, PEFT and TRL have for settings, with graft's.
+var aliases = map[string]string{
+	"base_model": "base", "base_model_name_or_path": "base", "model_name_or_path": "base",
+	"output_dir": "output", "chat_template_jinja": "chat_template", "val_set_size": "held_out_part",
+	"sequence_len": "context", "max_length": "context", "max_seq_length": "context",
+	"lora_r": "adapter.rank", "r": "adapter.rank", "lora_alpha": "adapter.alpha", "lora_dropout": "adapter.dropout",
+	"lora_target_modules": "adapter.targets", "target_modules": "adapter.targets", "exclude_modules": "adapter.exclude",
+	"use_rslora": "adapter.rslora", "peft_use_rslora": "adapter.rslora", "lora_model_dir": "adapter.from",
+	"micro_batch_size": "batch", "per_device_train_batch_size": "batch", "gradient_accumulation_steps": "accumulate",
+	"num_epochs": "epochs", "num_train_epochs": "epochs", "max_steps": "steps",
+	"learning_rate": "lr", "loraplus_lr_ratio": "lr_ratio", "warmup_steps": "warmup", "warmup_ratio": "warmup", "max_grad_norm": "clip_norm",
+	"weight_decay": "optimizer.weight_decay", "adam_beta1": "optimizer.beta1", "adam_beta2": "optimizer.beta2", "adam_epsilon": "optimizer.eps",
+	"optim": "optimizer.name", "lr_scheduler": "schedule.name", "lr_scheduler_type": "schedule.name",
+	"eval_steps": "eval_every", "save_steps": "save_every", "save_total_limit": "keep_checkpoints",
+	"early_stopping_patience": "patience", "load_best_model_at_end": "keep_best",
+	"sample_packing": "samples.pack", "packing": "samples.pack", "neftune_noise_alpha": "neftune",
+	"rl": "objective.name", "rl_beta": "objective.beta", "dpo_beta": "objective.beta", "simpo_gamma": "objective.gamma",
+	"kto_desirable_weight": "objective.desirable", "kto_undesirable_weight": "objective.undesirable", "dpo_label_smoothing": "objective.label_smoothing",
+}
+
+// only are settings of others that graft has in one value, which may be given.
+var only = map[string]string{
+	"peft_type": "LORA", "task_type": "CAUSAL_LM", "bias": "none", "fan_in_fan_out": "false", "use_dora": "false", "peft_use_dora": "false",
+	"lora_target_linear": "true", "strict": "false", "load_in_8bit": "false",
+}
+
+// optimizers are other names of AdamW as it is computed here, with state in float32.
+var optimizers = map[string]string{"adamw_torch": "adamw", "adamw_torch_fused": "adamw", "adamw_hf": "adamw", "paged_adamw_32bit": "adamw"}
+
+// ownNames rewrites the run file n into graft's names. A key that nobody has is an
+// error that names the nearest, with its line.
+func ownNames(n *yaml.Node) error {
+	if n.Kind == yaml.DocumentNode {
+		if len(n.Content) == 0 {
+			return nil
+		}
+		n = n.Content[0]
+	}
+	if n.Kind != yaml.MappingNode {
+		return fmt.Errorf("line %d: a run file is a list of settings with their values", n.Line)
+	}
+	known := map[string]reflect.Type{}
+	fieldsOf("", reflect.TypeFor[Config](), known)
+	out := &yaml.Node{Kind: yaml.MappingNode}
+	from := map[string]string{}
+	var errs []error
+	var put func(prefix string, key, value *yaml.Node)
+	put = func(prefix string, key, value *yaml.Node) {
+		name := prefix + key.Value
+		if prefix == "" {
+			var skip bool
+			var err error
+			if name, value, skip, err = translate(name, value); err != nil {
+				errs = append(errs, fmt.Errorf("line %d: %w", key.Line, err))
+				return
+			}
+			if skip {
+				return
+			}
+		}
+		typ, ok := known[name]
+		switch {
+		case !ok:
+			errs = append(errs, fmt.Errorf("line %d: there is no setting %s; did you mean %s?", key.Line, prefix+key.Value, nearest(name, known)))
+		case typ.Kind() == reflect.Struct && value.Kind == yaml.MappingNode:
+			for i := 0; i+1 < len(value.Content); i += 2 {
+				put(name+".", value.Content[i], value.Content[i+1])
+			}
+		case from[name] != "":
+			errs = append(errs, fmt.Errorf("line %d: %s is given by %s already", key.Line, name, from[name]))
+		default:
+			from[name] = prefix + key.Value
+			at := out
+			parts := strings.Split(name, ".")
+			for _, p := range parts[:len(parts)-1] {
+				at = child(at, p)
+			}
+			at.Content = append(at.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: parts[len(parts)-1], Line: key.Line}, value)
+		}
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		put("", n.Content[i], n.Content[i+1])
+	}
+	*n = *out
+	return errors.Join(errs...)
+}
+
+// translate turns a key at the top, and its value, into graft's.
+func translate(key string, value *yaml.Node) (string, *yaml.Node, bool, error) {
+	scalar := value.Kind == yaml.ScalarNode
+	text := func(s string) *yaml.Node {
+		return &yaml.Node{Kind: yaml.ScalarNode, Value: s, Line: value.Line, Column: value.Column}
+	}
+	if want, ok := only[key]; ok {
+		if value.Value != want {
+			return "", nil, false, fmt.Errorf("%s is %s, and can only be %s", key, value.Value, want)
+		}
+		return "", nil, true, nil
+	}
+	if own, ok := aliases[key]; ok {
+		key = own
+	}
+	switch {
+	case key == "adapter" && scalar: // axolotl's kind of adapter
+		if value.Value != "lora" && value.Value != "qlora" {
+			return "", nil, false, fmt.Errorf("adapter is %s: there are lora and qlora, which of them it is the base decides", value.Value)
+		}
+		return "", nil, true, nil
+	case (key == "optimizer" || key == "schedule" || key == "objective") && scalar:
+		key += ".name"
+	case key == "train_on_inputs" && scalar:
+		if value.Value == "true" {
+			return "samples.train", text("all"), false, nil
+		}
+		return "samples.train", text("answers"), false, nil
+	case key == "load_in_4bit" && scalar:
+		if value.Value == "true" {
+			return "hold", text("nf4"), false, nil
+		}
+		return "", nil, true, nil
+	case key == "datasets":
+		if value.Kind == yaml.SequenceNode && len(value.Content) == 1 {
+			for i, d := 0, value.Content[0]; i+1 < len(d.Content); i += 2 {
+				if d.Content[i].Value == "path" {
+					return "data", d.Content[i+1], false, nil
+				}
+			}
+		}
+		return "", nil, false, errors.New("datasets must be a list of one file with its path")
+	case key == "lr" && scalar && value.Value == "auto":
+		return "auto_lr", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: "true", Line: value.Line}, false, nil
+	case key == "adapter.targets" && scalar:
+		return key, &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{value}, Line: value.Line}, false, nil
+	}
+	if key == "optimizer.name" {
+		if own, ok := optimizers[value.Value]; ok {
+			value = text(own)
+		}
+	}
+	return key, value, false, nil
+}
+
+// child is the mapping under a name of a mapping, made if it is not there.
+func child(n *yaml.Node, name string) *yaml.Node {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i+1]
+		}
+	}
+	c := &yaml.Node{Kind: yaml.MappingNode}
+	n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: name}, c)
+	return c
+}
+
+// fieldsOf collects the dotted YAML names of a struct's fields.
+func fieldsOf(prefix string, t reflect.Type, into map[string]reflect.Type) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		into[prefix+name] = f.Type
+		if f.Type.Kind() == reflect.Struct {
+			fieldsOf(prefix+name+".", f.Type, into)
+		}
+	}
+}
+
+// nearest is the name, graft's or another's, that is most like a key; among several the first.
+func nearest(key string, known map[string]reflect.Type) string {
+	var names []string
+	for n := range known {
+		names = append(names, n)
+	}
+	for n := range aliases {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	best, least := "", 1<<30
+	for _, n := range names {
+		d := distance(key, n)
+		if _, last, ok := strings.Cut(n, "."); ok {
+			d = min(d, distance(key, last)+1)
+		}
+		if d < least {
+			best, least = n, d
+		}
+	}
+	return best
+}
+
+// distance is how many letters must be put in, left out or replaced to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			d := diagonal
+			if a[i] != b[j] {
+				d = 1 + min(diagonal, row[j], row[j+1])
+			}
+			diagonal, row[j+1] = row[j+1], d
+		}
+	}
+	return row[len(b)]
+}

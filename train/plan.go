@@ -1,0 +1,160 @@
+package train
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/graft-lora/graft/train/data"
+	"github.com/graft-lora/graft/train/objective"
+)
+
+// Plan is what a run is going to do, and what it needs.
+type Plan struct {
+	Architecture string     `json:"architecture"`
+	Objective    string     `json:"objective"`
+	Weights      int64      `json:"weights"`    // of the base
+	Parameters   int64      `json:"parameters"` // trained numbers
+	Matrices     int        `json:"matrices"`   // that the adapter changes
+	Data         data.Stats `json:"data"`
+	Notes        []string   `json:"notes,omitempty"` // what is cut off or left out
+	TrainOn      int        `json:"train_sequences"`
+	HeldOut      int        `json:"held_out_sequences"`
+	EpochTokens  int64      `json:"epoch_tokens"` // run in one time through the data
+	Steps        int        `json:"steps"`
+	Tokens       int64      `json:"tokens"` // run in training in all, about
+	Memory       int64      `json:"memory"` // resident, at the peak, bytes
+	// TokensPerSecond was measured on one sequence, and Seconds is what follows for the
+	// run, evaluations not counted.
+	TokensPerSecond float64 `json:"tokens_per_second"`
+	Seconds         float64 `json:"seconds"`
+	Disk            int64   `json:"disk"` // of the adapter's files and the checkpoints kept, at most
+	LR              float64 `json:"lr"`   // that the run has
+	// SuggestedLR and SuggestedRank are rules of thumb, see [Base.SuggestLR] and [SuggestRank].
+	SuggestedLR   float64 `json:"suggested_lr"`
+	SuggestedRank int     `json:"suggested_rank"`
+}
+
+// Percent is the part of the base's weights that is trained, in percent.
+func (p *Plan) Percent() float64 { return 100 * float64(p.Parameters) / float64(p.Weights) }
+
+// SuggestLR is a rate for LoRA on a model of this width: ten times what is usual for
+// training all of it, 5e-5 at a width of 2000 and more where it is narrower, with the power of
+// the width that Thinking Machines fitted for Llama models. Above 2e-3 it is not taken.
+func (b *Base) SuggestLR() float64 {
+	return math.Min(2e-3, round2(10*5e-5*math.Pow(2000/float64(b.Model.Hidden), 0.781)))
+}
+
+// round2 rounds to two digits.
+func round2(x float64) float64 {
+	unit := math.Pow(10, math.Floor(math.Log10(x))-1)
+	return math.Round(x/unit) * unit
+}
+
+// SuggestRank is the smallest usual rank with room for what the data can teach: a
+// number of an adapter holds about two bits, a trained token brings about one
+// (Schulman et al., LoRA without regret, 2025). perRank is the number of trained
+// numbers at rank 1.
+func SuggestRank(trained, perRank int64) int {
+	for _, r := range []int{8, 16, 32, 64, 128} {
+		if 2*perRank*int64(r) >= trained {
+			return r
+		}
+	}
+	return 256
+}
+
+// lr is the peak rate of the run.
+func (r *runner) lr() float64 {
+	if r.cfg.AutoLR {
+		return r.base.SuggestLR()
+	}
+	return r.cfg.LR
+}
+
+// MakePlan finds out what [Run] would do with c, without writing anything; c needs no Output.
+func MakePlan(ctx context.Context, c Config) (Plan, error) {
+	if c.Output == "" {
+		c.Output = "." // never written to
+	}
+	r, err := open(c, nil)
+	if err != nil {
+		return Plan{}, err
+	}
+	defer r.base.Close()
+	if err := r.ready(); err != nil {
+		return Plan{}, err
+	}
+	p := Plan{Architecture: r.base.Source.Arch, Objective: r.objective.Objective.Name, Parameters: r.lora.count(), Matrices: len(r.lora.names),
+		Data: r.set.Stats, Notes: r.set.Stats.Notes(), TrainOn: len(r.train), HeldOut: r.heldAll, Steps: r.steps, LR: r.lr(), SuggestedLR: r.base.SuggestLR()}
+	for _, v := range r.base.Source.Views {
+		n := int64(1)
+		for _, d := range v.Shape {
+			n *= d
+		}
+		p.Weights += n
+	}
+	var trained int64
+	for i := range r.train {
+		p.EpochTokens += int64(r.train[i].Size())
+		trained += int64(r.train[i].Trained())
+	}
+	var perRank int64
+	for _, n := range r.lora.names {
+		pair := r.lora.adapter.Pairs[n]
+		perRank += int64(pair.A.Cols + pair.B.Rows)
+	}
+	p.SuggestedRank = SuggestRank(trained, perRank)
+	sequences := int64(c.Steps) * int64(c.Batch*c.Accumulate)
+	if c.Steps == 0 {
+		sequences = int64(r.cfg.sequences(len(r.train)))
+	}
+	p.Tokens = int64(float64(p.EpochTokens) / float64(len(r.train)) * float64(sequences))
+	opt, _, err := r.choose()
+	if err != nil {
+		return p, err
+	}
+	p.Memory = r.forecast(opt)
+	width := int64(2)
+	if c.Adapter.Float32 {
+		width = 4
+	}
+	state := p.Parameters
+	for _, t := range r.opt.State().Tensors {
+		state += int64(len(t.Data))
+	}
+	p.Disk = 2*width*p.Parameters + 4*state*int64(c.KeepCheckpoints)
+	if c.KeepBest {
+		p.Disk += 4 * p.Parameters
+	}
+	p.TokensPerSecond, err = r.measure(ctx)
+	if r.objective.NeedsReference() {
+		p.Seconds += float64(p.EpochTokens) / p.TokensPerSecond / 2
+	}
+	p.Seconds += float64(p.Tokens) / p.TokensPerSecond
+	return p, err
+}
+
+// measure is the speed of training on one sample, the one in the middle by length,
+// after one that fills buffers and page cache.
+func (r *runner) measure(ctx context.Context) (float64, error) {
+	sample := r.train[len(r.train)/2 : len(r.train)/2+1]
+	plain := &preferences{Objective: supervisedObjective()}
+	var took time.Duration
+	for range 2 {
+		begin := time.Now()
+		if _, err := r.lora.gradient(ctx, r.base.Model, plain, sample, &r.cfg, 0); err != nil {
+			return 0, err
+		}
+		took = time.Since(begin)
+	}
+	return float64(sample[0].Size()) / took.Seconds(), nil
+}
+
+func supervisedObjective() *objective.Objective {
+	o, err := objective.New(objective.Settings{})
+	if err != nil {
+		panic(err) // the plain loss has no settings that could be wrong
+	}
+	return o
+}
