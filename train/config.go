@@ -75,6 +75,8 @@ type Config struct {
 	// Memory is how many bytes of resident memory the run may take in all: as many layers
 	// keep their activations as fit, in place of KeepLayers. 0 leaves it to KeepLayers.
 	Memory int64 `json:"memory" yaml:"memory"`
+	// TensorBoard writes [EventsFile] at the end.
+	TensorBoard bool `json:"tensorboard,omitempty" yaml:"tensorboard,omitempty"`
 	// KeepCheckpoints is how many of the latest checkpoints stay.
 	KeepCheckpoints int `json:"keep_checkpoints" yaml:"keep_checkpoints"`
 }
@@ -261,6 +263,7 @@ func differs(a, b Config) []string {
 	for _, c := range []*Config{&a, &b} {
 		c.Base, c.Data, c.HeldOut, c.Output, c.Adapter.From, c.ChatTemplate = "", "", "", "", "", ""
 		c.Threads, c.KeepLayers, c.HeadMemory, c.Memory, c.SaveEvery, c.KeepCheckpoints = 0, 0, 0, 0, 0, 0
+		c.TensorBoard = false
 	}
 	x, y := flatten(a), flatten(b)
 	names := map[string]bool{}

@@ -51,6 +51,11 @@ func (r *runner) finish() (Result, error) {
 	if err := atomicfile.WriteFile(filepath.Join(r.cfg.Output, CurveFile), svg, true); err != nil {
 		return res, err
 	}
+	if r.cfg.TensorBoard {
+		if err := atomicfile.WriteFile(filepath.Join(r.cfg.Output, EventsFile), Events(lines, r.t0), true); err != nil {
+			return res, err
+		}
+	}
 	res.Seconds, res.PeakRSS = time.Since(r.t0).Seconds(), memory().peak
 	b, err := json.MarshalIndent(r.record(res), "", "  ")
 	if err != nil {

@@ -160,6 +160,7 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 
 	f.IntVar(&c.EvalEvery, "eval-every", c.EvalEvery, "steps between evaluations; 0: at the beginning and at the end")
 	f.IntVar(&c.SaveEvery, "save-every", c.SaveEvery, "steps between checkpoints")
+	f.BoolVar(&c.TensorBoard, "tensorboard", c.TensorBoard, "write the log for TensorBoard too, at the end")
 	f.IntVar(&c.KeepCheckpoints, "keep-checkpoints", c.KeepCheckpoints, "how many of the latest checkpoints stay")
 	f.IntVar(&c.Patience, "patience", c.Patience, "end after N evaluations without a better one; 0: go on")
 	f.Float64Var(&c.MinGain, "min-gain", c.MinGain, "how much lower a loss must be to count as better")
@@ -241,6 +242,9 @@ func (a *app) train(ctx context.Context, cfg train.Config, o *trainOptions) erro
 		} else {
 			a.result("held-out loss %.4f before, %.4f after (perplexity %.3f, %.3f)", first.Loss, last.Loss, first.Perplexity, last.Perplexity)
 		}
+	}
+	if b := result.EvalBest; b != nil && result.BestStep != result.Steps {
+		a.result("the held-out loss was best at step %d: %.4f", result.BestStep, b.Loss)
 	}
 	a.result("adapter in %s (PEFT) and %s; log %s, curve %s, record %s", cfg.Output, filepath.Join(cfg.Output, train.GGUFFile),
 		train.LogFile, train.CurveFile, train.RecordFile)
