@@ -2,7 +2,7 @@
 // the core's measured peak, codecs against its copying speed, training steps, and
 // whole commands with their peak memory. make bench runs it.
 //
-//	bench [-model FILE.gguf] [-json FILE] [-run kernels,codecs,train,commands,survival,quant]
+//	bench [-model FILE.gguf] [-json FILE] [-run kernels,codecs,train,commands,survival,quant,stream]
 //
 // Figures of different machines do not compare; shares and ratios do.
 package main
@@ -47,6 +47,9 @@ func main() {
 	flag.IntVar(&q.layers, "quant-layers", 2, fmt.Sprintf("layers of the model that is quantized; %d make 1.1 billion parameters", wholeLayers))
 	flag.StringVar(&q.types, "quant-types", allFileTypes, "file types to quantize to")
 	flag.IntVar(&q.rounds, "quant-rounds", 2, "how often each is run; the shortest time counts")
+	var big streamOptions
+	flag.IntVar(&big.layers, "stream-layers", bigLayers, "layers of the model that is streamed; all of them make 8 billion parameters, 4.5 GB")
+	flag.IntVar(&big.context, "stream-context", 128, "tokens of the step on it")
 	profile := flag.String("profile", "", "write a processor profile of it all to this file")
 	flag.Parse()
 	if *profile != "" {
@@ -62,7 +65,7 @@ func main() {
 	}
 	r := &report{CPU: cpuName(), Cores: runtime.GOMAXPROCS(0), Tier: cpu.Current().String()}
 	fmt.Printf("%s, %d cores, kernels %s\n", r.CPU, r.Cores, r.Tier)
-	if err := measure(r, *run, *model, *threads, q); err != nil {
+	if err := measure(r, *run, *model, *threads, q, big); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -79,7 +82,7 @@ func main() {
 	}
 }
 
-func measure(r *report, groups, model string, threads int, q quantizeOptions) error {
+func measure(r *report, groups, model string, threads int, q quantizeOptions, big streamOptions) error {
 	for _, g := range strings.Split(groups, ",") {
 		var err error
 		switch g {
@@ -93,6 +96,8 @@ func measure(r *report, groups, model string, threads int, q quantizeOptions) er
 			err = commands(r, model)
 		case "quant":
 			err = quantizing(r, q, threads)
+		case "stream":
+			err = streaming(r, big, threads)
 		case "survival":
 			err = survival(model)
 		default:
