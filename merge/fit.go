@@ -17,6 +17,7 @@ func init() {
 const (
 	fitRows    = 48       // rows worked on together: few enough for the cache, enough for products
 	fitGrams   = 16 << 20 // bytes of their frames' products at most; then rows are fewer
+	fitBeyond  = 0.05     // gain aimed at beyond 1, times what is missing of the weights' own gain
 	fitSample  = 48       // rows of a tensor that its stretch is found on
 	maxStretch = 8
 )
@@ -34,7 +35,9 @@ const (
 //  3. the float16 numbers of the frame are refitted once more.
 //
 // The stretch is one number for the tensor, the one for which the gain in H,
-// <R, D> / <D, D>, is 1 on a sample of its rows. Rows do not depend on each other.
+// <R, D> / <D, D>, is 1 on a sample of its rows, and a little more the less of D is in
+// the weights themselves: that part is missing on inputs that the moments hardly
+// show. Rows do not depend on each other.
 //
 // Only the codes' part is stretched. Aiming at a stretched D from the start has a
 // smaller error at the same gain, but has it by too much of D where inputs are large
@@ -149,18 +152,22 @@ func (f *fitter) findStretch() error {
 		works = append(works, w)
 	}
 	gain := func(stretch float32) float64 {
-		var rd, dd float64
+		var rd, dd, plain, all float64
 		for _, w := range works {
 			w.merge(stretch)
 			for r := range w.rows {
 				a, b := w.gain(r)
 				rd, dd = rd+a, dd+b
 			}
+			for i, d := range w.delta.Data {
+				plain += float64(float64(d-w.left.Data[i]) * float64(d))
+				all += float64(float64(d) * float64(d))
+			}
 		}
-		if dd == 0 {
+		if dd == 0 || all == 0 {
 			return 1
 		}
-		return rd / dd
+		return rd/dd - float64(fitBeyond*(1-plain/all))
 	}
 	f.stretch = solveStretch(gain)
 	return nil
@@ -352,7 +359,7 @@ func (w *fitWork) pushLeft() {
 func (w *fitWork) gain(r int) (rd, dd float64) {
 	left, toward := w.left.Row(r), w.toward.Row(r)
 	for i, d := range w.delta.Row(r) {
-		t := float64(toward[i]) - float64(damping*float64(d))
+		t := float64(toward[i]) - float64(w.f.in.damping*float64(d))
 		rd += float64(float64(d-left[i]) * t)
 		dd += float64(float64(d) * t)
 	}
@@ -363,7 +370,7 @@ func (w *fitWork) gain(r int) (rd, dd float64) {
 func (w *fitWork) loss(r int) (ee float64) {
 	push := w.push.Row(r)
 	for i, e := range w.left.Row(r) {
-		ee += float64(float64(e) * (float64(push[i]) - float64(damping*float64(e))))
+		ee += float64(float64(e) * (float64(push[i]) - float64(w.f.in.damping*float64(e))))
 	}
 	return ee
 }

@@ -131,12 +131,12 @@ func TestFitKeepsOutputs(t *testing.T) {
 		errors [3]float64 // at changes of 0.3 %, 3 % and 30 % of the weights
 	}{
 		{format.Q4_0, [3]float64{0.3240, 0.0606, 0.0103}},
-		{format.Q4_1, [3]float64{0.2672, 0.0556, 0.0079}},
+		{format.Q4_1, [3]float64{0.2892, 0.0556, 0.0079}},
 		{format.Q5_0, [3]float64{0.2069, 0.0325, 0.0050}},
 		{format.Q5_1, [3]float64{0.1661, 0.0287, 0.0035}},
 		{format.Q8_0, [3]float64{0.0370, 0.0044, 0.0006}},
 		{format.Q2_K, [3]float64{0.8657, 0.1451, 0.0311}},
-		{format.Q3_K, [3]float64{0.5226, 0.1068, 0.0141}},
+		{format.Q3_K, [3]float64{0.4774, 0.1068, 0.0141}},
 		{format.Q4_K, [3]float64{0.3432, 0.0624, 0.0067}},
 		{format.Q5_K, [3]float64{0.2293, 0.0314, 0.0033}},
 		{format.Q6_K, [3]float64{0.1226, 0.0159, 0.0016}},
@@ -317,6 +317,11 @@ func TestFactorise(t *testing.T) {
 		if worst > 1e-6*largest {
 			t.Errorf("%d inputs: the factors' product is off by %g", n, worst)
 		}
+	}
+	// Rounding has left an eigenvalue of -0.03: ten times the damping holds it up.
+	in, err := newInputs(kernel.Mat{Data: []float32{1, 1.03, 1.03, 1}, Rows: 2, Cols: 2, Stride: 2})
+	if err != nil || in.damping != 10*damping {
+		t.Errorf("almost singular moments: damping %v, %v", in, err)
 	}
 	for name, h := range map[string][]float32{"indefinite": {1, 2, 2, 1}, "nothing": {0, 0, 0, 0}, "NaN": {float32(math.NaN()), 0, 0, 1}} {
 		if _, err := newInputs(kernel.Mat{Data: h, Rows: 2, Cols: 2, Stride: 2}); err == nil {

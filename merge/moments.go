@@ -27,8 +27,9 @@ const damping = 0.01
 // inputs are moments made ready for a tensor's method.
 type inputs struct {
 	n int
-	// h is H scaled to the mean diagonal 1, plus damping.
-	h kernel.Mat
+	// h is H scaled to the mean diagonal 1, plus damping on the diagonal.
+	h       kernel.Mat
+	damping float64
 	// unit is strictly below its diagonal the L of h = L·D·Lᵀ, L with a unit diagonal.
 	unit kernel.Mat
 }
@@ -49,13 +50,20 @@ func newInputs(m kernel.Mat) (*inputs, error) {
 		for j, v := range m.Row(i) {
 			row[j] = float32(float64(v) * scale)
 		}
-		row[i] += damping
-		copy(in.unit.Row(i), row[:i+1])
 	}
-	if !factorise(in.unit) {
-		return nil, fmt.Errorf("second moments of %d inputs that are no such moments", n)
+	// A few inputs that are larger than all others together leave the factors of the rest
+	// to rounding: then more damping is needed.
+	for more := damping; more <= 100*damping; more *= 10 {
+		for i := range n {
+			in.h.Row(i)[i] += float32(more - in.damping)
+			copy(in.unit.Row(i), in.h.Row(i)[:i+1])
+		}
+		in.damping = more
+		if factorise(in.unit) {
+			return in, nil
+		}
 	}
-	return in, nil
+	return nil, fmt.Errorf("second moments of %d inputs that are no such moments", n)
 }
 
 // readyInputs keeps the inputs made ready last, for the tensors that share them.
