@@ -73,7 +73,7 @@ status 5.` + exitStatus,
 	f.StringVar(&o.heldOut, "held-out", "", "other text or JSONL to measure the recovery on")
 	f.StringVar(&o.method, "method", "", "how codes are found when types stay the same: "+strings.Join(merge.MethodNames(), ", ")+" (default: fit with --data, else keep)")
 	f.StringVar(&o.momentMemory, "moment-memory", "128MiB", "memory for the moments of inputs; with less the data is run more often")
-	f.Float64Var(&o.maxError, "max-error", 0.1, "promote: error of outputs on inputs to reach")
+	f.Float64Var(&o.maxError, "max-error", 0.5, "promote: error of outputs on inputs to reach")
 	f.Float64Var(&o.maxGrowth, "max-growth", 0.1, "promote: part by which the tensors may grow")
 	f.Uint64Var(&o.seed, "seed", 0, "of stochastic rounding")
 	f.BoolVar(&o.tensors, "tensors", false, "report every tensor")
