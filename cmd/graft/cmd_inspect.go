@@ -11,6 +11,7 @@ import (
 	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/gguf"
+	"github.com/graft-lora/graft/quant"
 )
 
 type inspectOptions struct {
@@ -46,6 +47,9 @@ func (a *app) inspect(path string, o inspectOptions) error {
 	}
 	if kind.Adapter() {
 		return a.inspectAdapter(path, o)
+	}
+	if kind == checkpoint.GGUFImatrix || kind == checkpoint.LegacyImatrix {
+		return a.inspectImatrix(path, kind)
 	}
 	m, err := arch.Open(path, arch.Options{NoVocab: true})
 	if err != nil {
@@ -87,6 +91,18 @@ func (a *app) inspect(path string, o inspectOptions) error {
 		a.result("")
 		a.table(rows)
 	}
+	return nil
+}
+
+func (a *app) inspectImatrix(path string, kind checkpoint.Kind) error {
+	m, err := quant.ReadImatrix(path)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(map[string]any{"path": path, "kind": kind.String(), "datasets": m.Datasets, "chunks": m.Chunks, "chunk_size": m.ChunkSize, "entries": len(m.Entries)})
+	}
+	a.result("%s: %v of %s, from %s; graft imatrix --show-statistics shows them", path, kind, plural(len(m.Entries), "tensor"), plural(m.Chunks, "chunk"))
 	return nil
 }
 
