@@ -11,6 +11,7 @@ import (
 	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/gguf"
+	"github.com/graft-lora/graft/format/safetensors"
 	"github.com/graft-lora/graft/quant"
 )
 
@@ -51,7 +52,7 @@ func (a *app) inspect(path string, o inspectOptions) error {
 	if kind == checkpoint.GGUFImatrix || kind == checkpoint.LegacyImatrix {
 		return a.inspectImatrix(path, kind)
 	}
-	m, err := arch.Open(path, arch.Options{NoVocab: true})
+	m, err := openAnything(path, kind)
 	if err != nil {
 		return err
 	}
@@ -92,6 +93,27 @@ func (a *app) inspect(path string, o inspectOptions) error {
 		a.table(rows)
 	}
 	return nil
+}
+
+// openAnything opens a model; of a safetensors file alone, which may be of anything,
+// the tensors and the file's metadata are shown as they stand.
+func openAnything(path string, kind checkpoint.Kind) (*arch.Model, error) {
+	if kind != checkpoint.Safetensors {
+		return arch.Open(path, arch.Options{NoVocab: true})
+	}
+	f, err := safetensors.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	var views []*format.View
+	for _, t := range f.Tensors {
+		views = append(views, &format.View{Name: t.Name, Type: t.Type, Shape: t.Shape, From: []*format.Tensor{t}})
+	}
+	meta := &gguf.Meta{}
+	for _, k := range f.MetadataKeys {
+		meta.Set(k, f.Metadata[k])
+	}
+	return arch.NewModel(path, meta, views, f.Close), nil
 }
 
 func (a *app) inspectImatrix(path string, kind checkpoint.Kind) error {
@@ -156,6 +178,15 @@ func listTensors(views []*format.View) []tensorInfo {
 	return ts
 }
 
+// elements multiplies a shape that a reader has checked.
+func elements(shape []int64) int64 {
+	n := int64(1)
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}
+
 // storedBytes is what a view's tensors take in their files.
 func storedBytes(v *format.View) int64 {
 	var n int64
@@ -198,16 +229,16 @@ func describeModel(m *arch.Model, kind string) modelInfo {
 	}
 	uses := map[string]*typeUse{}
 	for _, v := range m.Views {
-		rows, cols := v.Rows.Dims()
+		n := elements(v.Shape)
 		u := uses[v.Type.String()]
 		if u == nil {
 			u = &typeUse{Type: v.Type.String()}
 			uses[u.Type] = u
 		}
 		u.Tensors++
-		u.Elements += rows * cols
+		u.Elements += n
 		u.Bytes += storedBytes(v)
-		info.Parameters += rows * cols
+		info.Parameters += n
 		info.Bytes += storedBytes(v)
 	}
 	for _, u := range uses {
@@ -221,7 +252,10 @@ func describeModel(m *arch.Model, kind string) modelInfo {
 
 func (a *app) printModel(info modelInfo) {
 	a.result("%s: %s", info.Path, info.Kind)
-	rows := [][]string{{"architecture", info.Architecture}}
+	var rows [][]string
+	if info.Architecture != "" {
+		rows = append(rows, []string{"architecture", info.Architecture})
+	}
 	if info.Name != "" {
 		rows = append(rows, []string{"name", info.Name})
 	}
