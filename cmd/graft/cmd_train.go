@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -217,6 +219,10 @@ func (o *trainOptions) config(cmd *cobra.Command, args []string) (train.Config, 
 }
 
 func (a *app) train(ctx context.Context, cfg train.Config, o *trainOptions) error {
+	if os.Getenv("GOGC") == "" {
+		// Buffers are made once and kept; letting garbage grow to their size costs memory and saves no time.
+		debug.SetGCPercent(30)
+	}
 	mode := train.Fresh
 	switch {
 	case o.resume && o.force:
