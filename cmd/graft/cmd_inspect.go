@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -95,25 +96,39 @@ func (a *app) inspect(path string, o inspectOptions) error {
 	return nil
 }
 
-// openAnything opens a model; of a safetensors file alone, which may be of anything,
-// the tensors and the file's metadata are shown as they stand.
+// openAnything opens a model. A safetensors file alone may be of anything, and a GGUF
+// file may hold tensors that graft does not decode: those are shown as they stand.
 func openAnything(path string, kind checkpoint.Kind) (*arch.Model, error) {
-	if kind != checkpoint.Safetensors {
-		return arch.Open(path, arch.Options{NoVocab: true})
+	if kind == checkpoint.Safetensors {
+		f, err := safetensors.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		meta := &gguf.Meta{}
+		for _, k := range f.MetadataKeys {
+			meta.Set(k, f.Metadata[k])
+		}
+		return arch.NewModel(path, meta, asStored(f.Tensors), f.Close), nil
 	}
-	f, err := safetensors.Open(path)
-	if err != nil {
+	m, err := arch.Open(path, arch.Options{NoVocab: true})
+	var unsupported *format.UnsupportedError
+	if kind != checkpoint.GGUFModel || !errors.As(err, &unsupported) {
+		return m, err
+	}
+	f, ferr := gguf.Open(path)
+	if ferr != nil {
 		return nil, err
 	}
+	return arch.NewModel(path, f.Meta, asStored(f.Tensors), f.Close), nil
+}
+
+// asStored gives tensors as views that cannot be read.
+func asStored(tensors []*format.Tensor) []*format.View {
 	var views []*format.View
-	for _, t := range f.Tensors {
+	for _, t := range tensors {
 		views = append(views, &format.View{Name: t.Name, Type: t.Type, Shape: t.Shape, From: []*format.Tensor{t}})
 	}
-	meta := &gguf.Meta{}
-	for _, k := range f.MetadataKeys {
-		meta.Set(k, f.Metadata[k])
-	}
-	return arch.NewModel(path, meta, views, f.Close), nil
+	return views
 }
 
 func (a *app) inspectImatrix(path string, kind checkpoint.Kind) error {
