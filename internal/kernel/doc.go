@@ -15,6 +15,9 @@
 // the blocking and the number of threads reaches a byte of the result. Only the
 // payload of a NaN may differ between tiers.
 //
+// A [Compute] other than [Float32] is asked for by name, has another chain, as fixed as
+// this one, and runs only where the processor can.
+//
 // # Contract
 //
 // Matrices are views ([Mat]) and nothing here keeps one after it returns. An output

@@ -44,7 +44,7 @@ const (
 // decoded rows, and for worker 0 the packed blocks of both matrices, each as large as
 // the largest product so far needed.
 type scratch struct {
-	panel, rows, edge, low, left, right []float32
+	panel, rows, edge, low, left, right, turn []float32
 
 	t   tile
 	own product // of a call without a pool
@@ -73,12 +73,14 @@ type product struct {
 	pool *Pool
 	s0   *scratch
 	ts   *tiles
+	pair int // elements of the matrices in one of k: 2 for bf16, see gemm_bf16.go
 
 	to             Term   // what is made, or
 	terms          []Term // what is made of one left matrix
 	a, b           Mat
 	ai, ak, bk, bj int
-	m, n, k        int
+	m, n, k        int // k is in steps of the tiles: elements, or pairs
+	deep           int // k in elements
 
 	depth     int // of blocks of k within a job, chosen equal
 	blockRows int // direct: rows of a job, of which there are blocks
@@ -94,7 +96,7 @@ type product struct {
 }
 
 // begin takes the pool, or scratch memory where there is none.
-func begin(p *Pool) *product {
+func begin(p *Pool, c Compute) *product {
 	g, s := (*product)(nil), (*scratch)(nil)
 	if p != nil {
 		p.acquire()
@@ -107,7 +109,10 @@ func begin(p *Pool) *product {
 		}
 		g = &s.own
 	}
-	g.pool, g.s0, g.ts = p, s, currentTiles()
+	g.pool, g.s0, g.ts, g.pair = p, s, currentTiles(), 1
+	if c == BF16 {
+		g.ts, g.pair = bf16Tiles(), 2
+	}
 	return g
 }
 
@@ -130,8 +135,8 @@ func (g *product) end() {
 	}
 }
 
-// shape sets the sizes. It is false when there is nothing to multiply, after doing
-// what is left to do.
+// shape sets the sizes, k being in elements of the matrices. It is false when there is
+// nothing to multiply, after doing what is left to do.
 func (g *product) shape(m, n, k int) bool {
 	if m == 0 || n == 0 {
 		return false
@@ -142,8 +147,9 @@ func (g *product) shape(m, n, k int) bool {
 		}
 		return false
 	}
-	g.m, g.n, g.k = m, n, k
-	g.deepen(k, maxDepth)
+	g.m, g.n, g.deep = m, n, k
+	g.k = ceil(k, g.pair)
+	g.deepen(g.k, maxDepth)
 	return true
 }
 
@@ -163,14 +169,13 @@ func (g *product) direct(alone bool) bool {
 	if threads := g.pool.Threads(); alone && threads > 1 && g.m >= directRows && panels < 4*threads {
 		return false
 	}
-	if g.m < directRows || panels <= directPanels || g.k < directK {
+	if thin := g.m < directRows || panels <= directPanels || g.k < directK; thin && g.pair == 1 {
 		g.deepen(g.k, directDepth)
 		if g.ak != 1 || g.m <= 2*edgeRows {
 			g.deepen(g.k, thinDepth)
 		}
 		return true
-	}
-	if g.m*g.k > packedFloats {
+	} else if !thin && g.m*g.k > packedFloats || g.m*g.k > sharedFloats {
 		return false
 	}
 	if g.ts.height > 0 {
@@ -219,9 +224,13 @@ func (g *product) rows(s *scratch, y *Term, r0, r1, j0, n int, b []float32, bk, 
 			if cut {
 				h = min(h, edgeRows)
 			}
-			t.a, t.ai, t.ak = g.a.Data[r*g.ai+k0*g.ak:], g.ai, g.ak
+			if g.pair == 1 {
+				t.a, t.ai, t.ak = g.a.Data[r*g.ai+k0*g.ak:], g.ai, g.ak
+			} else {
+				t.a, t.ai, t.ak = g.left[(r-g.i0)*g.kn+k0-g.k0:], g.kn, 1
+			}
 		}
-		g.run(s, y.Y.Data[r*y.Y.Stride+j0:], y.Y.Stride, h, n, cut)
+		g.run(g.ts, s, y.Y.Data[r*y.Y.Stride+j0:], y.Y.Stride, h, n, cut)
 		r += h
 	}
 }
@@ -229,40 +238,44 @@ func (g *product) rows(s *scratch, y *Term, r0, r1, j0, n int, b []float32, bk, 
 // low goes on with the chains of the same rows and columns over those of u·bᵀ, if
 // there is such a product.
 func (g *product) low(s *scratch, y *Term, r0, r1, j0, n int) {
-	rank, width := y.U.Cols, g.ts.width
+	rank, ts := y.U.Cols, g.ts
 	if rank == 0 {
 		return
 	}
+	if g.pair > 1 {
+		ts = currentTiles()
+	}
+	width := ts.width
 	t, panel := &s.t, grow(&s.low, rank*width)
-	g.ts.packCols(panel, 0, y.B.Data[j0*y.B.Stride:], y.B.Stride, rank, n)
-	g.ts.zeroCols(panel, rank, n)
+	ts.packCols(panel, 0, y.B.Data[j0*y.B.Stride:], y.B.Stride, rank, n)
+	ts.zeroCols(panel, rank, n)
 	t.b, t.bk, t.k, t.load = panel, width, rank, true
 	t.ahead, t.step = panel, 0
-	cut := n != width && n != g.ts.narrow
+	cut := n != width && n != ts.narrow
 	for r := r0; r < r1; {
 		h := r1 - r
 		if cut {
 			h = min(h, edgeRows)
 		}
 		t.a, t.ai, t.ak = y.U.Data[r*y.U.Stride:], y.U.Stride, 1
-		g.run(s, y.Y.Data[r*y.Y.Stride+j0:], y.Y.Stride, h, n, cut)
+		g.run(ts, s, y.Y.Data[r*y.Y.Stride+j0:], y.Y.Stride, h, n, cut)
 		r += h
 	}
 }
 
 // run runs a tile, through a buffer if it is cut.
-func (g *product) run(s *scratch, c []float32, ldc, h, n int, cut bool) {
+func (g *product) run(ts *tiles, s *scratch, c []float32, ldc, h, n int, cut bool) {
 	if cut {
-		g.cut(s, c, ldc, h, n)
+		ts.cut(s, c, ldc, h, n)
 		return
 	}
 	s.t.c, s.t.ldc = c, ldc
-	g.ts.run(&s.t, h, n)
+	ts.run(&s.t, h, n)
 }
 
 // cut runs a tile whose columns the edge of c cuts off, in a buffer.
-func (g *product) cut(s *scratch, c []float32, ldc, h, n int) {
-	t, width := &s.t, g.ts.width
+func (ts *tiles) cut(s *scratch, c []float32, ldc, h, n int) {
+	t, width := &s.t, ts.width
 	edge := grow(&s.edge, edgeRows*width)
 	if t.load {
 		for i := range h {
@@ -270,7 +283,7 @@ func (g *product) cut(s *scratch, c []float32, ldc, h, n int) {
 		}
 	}
 	t.c, t.ldc = edge, width
-	g.ts.run(t, h, n)
+	ts.run(t, h, n)
 	for i := range h {
 		copy(c[i*ldc:i*ldc+n], edge[i*width:])
 	}
@@ -334,8 +347,12 @@ func stepBoth(g *product, i int, s *scratch) {
 }
 
 // stepLeft packs some rows of the left block.
-func stepLeft(g *product, i int, _ *scratch) {
+func stepLeft(g *product, i int, s *scratch) {
 	r, h := i*leftRows, g.ts.height
+	if g.pair > 1 {
+		g.pairLeft(s, r, min(r+leftRows, g.mm))
+		return
+	}
 	for end := min(r+leftRows, g.mm); r+h <= end; r += h {
 		g.ts.packLeft(g.left[r*g.kn:], g.a.Data[(g.i0+r)*g.ai+g.k0*g.ak:], g.ai, g.ak, g.kn)
 	}
@@ -360,11 +377,11 @@ func stepShared(g *product, i int, s *scratch) {
 }
 
 // gemm is the product of two matrices in memory.
-func gemm(p *Pool, c, a, b Mat, ai, ak, bk, bj, k int, acc bool) {
+func gemm(p *Pool, how Compute, c, a, b Mat, ai, ak, bk, bj, k int, acc bool) {
 	c.check()
 	a.check()
 	b.check()
-	g := begin(p)
+	g := begin(p, how)
 	defer g.end()
 	g.to.Y, g.to.Acc, g.a, g.b, g.ai, g.ak, g.bk, g.bj = c, acc, a, b, ai, ak, bk, bj
 	if !g.shape(c.Rows, c.Cols, k) {
@@ -385,7 +402,11 @@ func gemm(p *Pool, c, a, b Mat, ai, ak, bk, bj, k int, acc bool) {
 }
 
 // pack makes k elements from k0 of the panel of n columns from j0.
-func (g *product) pack(panel []float32, j0, n, k0, k int) {
+func (g *product) pack(s *scratch, panel []float32, j0, n, k0, k int) {
+	if g.pair > 1 {
+		g.packPairs(s, panel, j0, n, k0, k)
+		return
+	}
 	if g.bj == 1 {
 		g.ts.packRows(panel, g.b.Data[k0*g.bk+j0:], g.bk, k, n)
 		return
@@ -395,9 +416,9 @@ func (g *product) pack(panel []float32, j0, n, k0, k int) {
 }
 
 // stepPack packs a shared panel.
-func stepPack(g *product, i int, _ *scratch) {
+func stepPack(g *product, i int, s *scratch) {
 	j := i * g.ts.width
-	g.pack(g.right[j*g.kn:], g.j0+j, min(g.ts.width, g.nn-j), g.k0, g.kn)
+	g.pack(s, g.right[j*g.kn:], g.j0+j, min(g.ts.width, g.nn-j), g.k0, g.kn)
 }
 
 // stepGemm packs a panel, a block of k at a time, and multiplies. Where there are few
@@ -411,12 +432,12 @@ func stepGemm(g *product, i int, s *scratch) {
 	for k0 := 0; k0 < g.k; k0 += g.depth {
 		k := min(g.depth, g.k-k0)
 		b, bk := []float32(nil), g.ts.width
-		if g.bj == 1 && n == g.ts.width && r1-r0 <= 2*edgeRows {
+		if g.pair == 1 && g.bj == 1 && n == g.ts.width && r1-r0 <= 2*edgeRows {
 			b, bk = g.b.Data[k0*g.bk+j0:], g.bk
 			g.askAcross(&s.t, b, bk)
 		} else {
 			b = grow(&s.panel, g.depth*bk)
-			g.pack(b, j0, n, k0, k)
+			g.pack(s, b, j0, n, k0, k)
 		}
 		g.rows(s, &g.to, r0, r1, j0, n, b, bk, k0, k)
 	}

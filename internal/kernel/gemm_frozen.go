@@ -28,11 +28,14 @@ type Term struct {
 // MulNT is the forward product through frozen weights: y[T, out] = x[T, in]·wᵀ,
 // added to y when acc is set. Each row of w is decoded once, whatever T is.
 func MulNT(p *Pool, y, x Mat, w Weights, acc bool) {
-	MulNTs(p, x, Term{Y: y, W: w, Acc: acc})
+	Float32.MulNTs(p, x, Term{Y: y, W: w, Acc: acc})
 }
 
 // MulNTs makes several products of one x, which costs less than one by one.
-func MulNTs(p *Pool, x Mat, terms ...Term) {
+func MulNTs(p *Pool, x Mat, terms ...Term) { Float32.MulNTs(p, x, terms...) }
+
+// MulNTs is [MulNTs] in the arithmetic c; the low-rank parts of terms are float32 in any.
+func (c Compute) MulNTs(p *Pool, x Mat, terms ...Term) {
 	x.check()
 	outs := 0
 	for i := range terms {
@@ -61,7 +64,7 @@ func MulNTs(p *Pool, x Mat, terms ...Term) {
 		}
 		return
 	}
-	g := begin(p)
+	g := begin(p, c)
 	defer g.end()
 	g.terms = append(g.terms, terms...)
 	g.to, g.a, g.ai, g.ak = g.terms[0], x, x.Stride, 1
@@ -89,10 +92,13 @@ func MulNTs(p *Pool, x Mat, terms ...Term) {
 
 // decode makes the panel of n columns from j0 of wᵀ.
 func (g *product) decode(s *scratch, w Weights, panel []float32, j0, n int) {
-	rows := grow(&s.rows, decodeGroup*g.k)
+	rows := grow(&s.rows, decodeGroup*g.deep)
 	for j := 0; j < n; j += decodeGroup {
 		h := min(decodeGroup, n-j)
-		w.DecodeRows(rows[:h*g.k], j0+j)
+		w.DecodeRows(rows[:h*g.deep], j0+j)
+		if g.pair > 1 {
+			pairRows(rows, g.k, rows, g.deep, h, g.deep)
+		}
 		g.ts.packCols(panel, j, rows, g.k, g.k, h)
 	}
 	g.ts.zeroCols(panel, g.k, n)
@@ -129,35 +135,44 @@ func stepNT(g *product, i int, s *scratch) {
 
 // MulNN is the backward product through frozen weights: dx[T, in] = dy[T, out]·w,
 // added to dx when acc is set. Each row of w is decoded once, whatever T is.
-func MulNN(p *Pool, dx, dy Mat, w Weights, acc bool) {
+func MulNN(p *Pool, dx, dy Mat, w Weights, acc bool) { Float32.MulNN(p, dx, dy, w, acc) }
+
+// MulNN is [MulNN] in the arithmetic c.
+func (c Compute) MulNN(p *Pool, dx, dy Mat, w Weights, acc bool) {
 	out, in := w.Dims()
 	if dx.Rows != dy.Rows || dy.Cols != out || dx.Cols != in {
 		panic("kernel: MulNN: shapes do not fit")
 	}
 	dx.check()
 	dy.check()
-	g := begin(p)
+	g := begin(p, c)
 	defer g.end()
 	g.to.Y, g.to.W, g.to.Acc, g.a, g.ai, g.ak = dx, w, acc, dy, dy.Stride, 1
 	if !g.shape(dy.Rows, in, out) {
 		return
 	}
 	kn := max(sharedFloats/in, minDepth)
-	kn = ceil(out, ceil(out, kn))
-	for k0 := 0; k0 < out; k0 += kn {
-		k := min(kn, out-k0)
-		g.share(0, in, k0, k, ceil(k, decodeGroup), stepDecodeNN)
+	kn = ceil(g.k, ceil(g.k, kn))
+	for k0 := 0; k0 < g.k; k0 += kn {
+		k := min(kn, g.k-k0)
+		g.share(0, in, k0, k, ceil(k*g.pair, decodeGroup), stepDecodeNN)
 	}
 }
 
 // stepDecodeNN decodes some rows of w and deals them out to the shared panels.
 func stepDecodeNN(g *product, i int, s *scratch) {
 	width := g.ts.width
-	q := i * decodeGroup
-	h := min(decodeGroup, g.kn-q)
+	q := i * (decodeGroup / g.pair)
+	first := (g.k0 + q) * g.pair
+	h := min(decodeGroup, (g.k0+g.kn)*g.pair-first, g.deep-first)
 	rows := grow(&s.rows, decodeGroup*g.n)[:h*g.n]
-	g.to.W.DecodeRows(rows, g.k0+q)
+	g.to.W.DecodeRows(rows, first)
 	for j := 0; j < g.n; j += width {
+		if g.pair > 1 {
+			n := min(width, g.n-j)
+			pairColumns(g.right[j*g.kn+q*width:], width, rows[j:], g.n, h, n)
+			continue
+		}
 		g.ts.packRows(g.right[j*g.kn+q*width:], rows[j:], g.n, h, min(width, g.n-j))
 	}
 }

@@ -17,7 +17,7 @@ func TestTerms(t *testing.T) {
 			p.Close()
 		}
 	}()
-	eachTier(t, func(t *testing.T) {
+	eachCompute(t, func(t *testing.T, how Compute) {
 		r := rand.New(rand.NewPCG(7, 8))
 		for _, s := range []struct{ m, k, rank int }{
 			{1, 70, 3}, {1, 64, 16}, {5, 33, 4}, {40, 50, 1}, {97, 130, 16}, {130, 0, 2}, {0, 9, 2},
@@ -39,7 +39,7 @@ func TestTerms(t *testing.T) {
 						term.B, _ = randMat(r, out, s.rank, 0)
 					}
 					old := append([]float32(nil), whole...)
-					MulNT(p, y, x, w, term.Acc)
+					how.MulNTs(p, x, Term{Y: y, W: w, Acc: term.Acc})
 					if i != 1 {
 						GemmNT(p, y, term.U, term.B, true)
 					}
@@ -50,7 +50,7 @@ func TestTerms(t *testing.T) {
 				for i := range wholes {
 					copy(wholes[i], olds[i])
 				}
-				MulNTs(p, x, terms...)
+				how.MulNTs(p, x, terms...)
 				for i := range wholes {
 					for j, v := range wholes[i] {
 						if math.Float32bits(v) != math.Float32bits(wants[i][j]) && !(v != v && wants[i][j] != wants[i][j]) {

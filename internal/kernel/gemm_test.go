@@ -66,6 +66,33 @@ func chain(s float32, k int, a, b func(q int) float32) float32 {
 	return s
 }
 
+// chain is one element of a product in how.
+func (how Compute) chain(s float32, k int, a, b func(q int) float32) float32 {
+	if how == Float32 {
+		return chain(s, k, a, b)
+	}
+	round := func(f float32) float32 { return BF16Value(roundBF16(f)) }
+	s = unsubnormal(s)
+	for q := 0; q < k; q += 2 {
+		for _, i := range []int{q + 1, q} {
+			if i < k {
+				s = unsubnormal(FMA(round(a(i)), round(b(i)), s))
+			} else {
+				s = unsubnormal(FMA(0, 0, s))
+			}
+		}
+	}
+	return s
+}
+
+// unsubnormal is f, but zero where it is subnormal.
+func unsubnormal(f float32) float32 {
+	if u := math.Float32bits(f); u&0x7f800000 == 0 {
+		return math.Float32frombits(u & 0x80000000)
+	}
+	return f
+}
+
 // counted is a Weights that says how often each row was decoded.
 type counted struct {
 	Mat
@@ -83,16 +110,37 @@ func (w *counted) DecodeRows(dst []float32, row int) {
 type form struct {
 	name         string
 	turnA, turnB bool // how the operands lie
-	run          func(p *Pool, c, a, b Mat, acc bool)
+	run          func(how Compute, p *Pool, c, a, b Mat, acc bool)
 	frozen       bool
+	how          Compute
 }
 
-var forms = []form{
-	{name: "GemmNN", run: GemmNN},
-	{name: "GemmNT", turnB: true, run: GemmNT},
-	{name: "GemmTN", turnA: true, run: GemmTN},
-	{name: "MulNT", turnB: true, frozen: true},
-	{name: "MulNN", frozen: true},
+// formsOf are the products in an arithmetic.
+func formsOf(how Compute) []form {
+	return []form{
+		{name: "GemmNN", run: Compute.GemmNN, how: how},
+		{name: "GemmNT", turnB: true, run: Compute.GemmNT, how: how},
+		{name: "GemmTN", turnA: true, run: Compute.GemmTN, how: how},
+		{name: "MulNT", turnB: true, frozen: true, how: how},
+		{name: "MulNN", frozen: true, how: how},
+	}
+}
+
+// eachCompute runs f once in each tier and each arithmetic that this machine has there.
+func eachCompute(t *testing.T, f func(t *testing.T, how Compute)) {
+	eachTier(t, func(t *testing.T) {
+		for _, how := range []Compute{Float32, BF16} {
+			if how == BF16 && cpu.Current() != cpu.AVX512 {
+				continue // is of that tier
+			}
+			t.Run(how.String(), func(t *testing.T) {
+				if !how.Available() {
+					t.Skip("the processor has no AVX512_BF16")
+				}
+				f(t, how)
+			})
+		}
+	})
 }
 
 func at(m Mat, turned bool) func(i, j int) float32 {
@@ -106,7 +154,7 @@ func at(m Mat, turned bool) func(i, j int) float32 {
 // words with what they were.
 func checkProduct(t *testing.T, r *rand.Rand, p *Pool, f form, m, n, k int, acc bool) {
 	t.Helper()
-	name := fmt.Sprintf("%s %dx%dx%d acc=%v threads=%d", f.name, m, n, k, acc, p.Threads())
+	name := fmt.Sprintf("%v %s %dx%dx%d acc=%v threads=%d", f.how, f.name, m, n, k, acc, p.Threads())
 	ar, ac, br, bc := m, k, k, n
 	if f.turnA {
 		ar, ac = k, m
@@ -122,9 +170,9 @@ func checkProduct(t *testing.T, r *rand.Rand, p *Pool, f form, m, n, k int, acc 
 	if f.frozen {
 		w := &counted{Mat: b, decoded: make([]atomic.Int32, br)}
 		if f.turnB {
-			MulNT(p, c, a, w, acc)
+			f.how.MulNTs(p, a, Term{Y: c, W: w, Acc: acc})
 		} else {
-			MulNN(p, c, a, w, acc)
+			f.how.MulNN(p, c, a, w, acc)
 		}
 		for i := range w.decoded {
 			if v := w.decoded[i].Load(); v > 1 || v == 0 && m > 0 && bc > 0 {
@@ -132,7 +180,7 @@ func checkProduct(t *testing.T, r *rand.Rand, p *Pool, f form, m, n, k int, acc 
 			}
 		}
 	} else {
-		f.run(p, c, a, b, acc)
+		f.run(f.how, p, c, a, b, acc)
 	}
 	ea, eb := at(a, f.turnA), at(b, f.turnB)
 	for i := range whole {
@@ -143,7 +191,7 @@ func checkProduct(t *testing.T, r *rand.Rand, p *Pool, f form, m, n, k int, acc 
 			if !acc {
 				s = 0
 			}
-			want = chain(s, k, func(q int) float32 { return ea(row, q) }, func(q int) float32 { return eb(q, col) })
+			want = f.how.chain(s, k, func(q int) float32 { return ea(row, q) }, func(q int) float32 { return eb(q, col) })
 		}
 		if math.Float32bits(whole[i]) != math.Float32bits(want) && !(want != want && whole[i] != whole[i]) {
 			t.Fatalf("%s: element %d (row %d, column %d) is %x, want %x", name, i, row, col, whole[i], want)
@@ -151,7 +199,8 @@ func checkProduct(t *testing.T, r *rand.Rand, p *Pool, f form, m, n, k int, acc 
 	}
 }
 
-// TestProducts compares every form in every tier with the naive chain, bit for bit.
+// TestProducts compares every form in every tier and arithmetic with the naive chain, bit
+// for bit.
 func TestProducts(t *testing.T) {
 	pools := []*Pool{nil, NewPool(1), NewPool(2), NewPool(3), NewPool(4)}
 	defer func() {
@@ -159,9 +208,9 @@ func TestProducts(t *testing.T) {
 			p.Close()
 		}
 	}()
-	eachTier(t, func(t *testing.T) {
+	eachCompute(t, func(t *testing.T, how Compute) {
 		r := rand.New(rand.NewPCG(3, 4))
-		for _, f := range forms {
+		for _, f := range formsOf(how) {
 			for l := range 131 { // each length in each place, the others small
 				checkProduct(t, r, pools[r.IntN(5)], f, l, 1+r.IntN(5), 1+r.IntN(9), r.IntN(2) == 0)
 				checkProduct(t, r, pools[r.IntN(5)], f, 1+r.IntN(14), l, 1+r.IntN(9), r.IntN(2) == 0)
@@ -188,7 +237,7 @@ func TestProducts(t *testing.T) {
 func TestBlocks(t *testing.T) {
 	p := NewPool(2)
 	defer p.Close()
-	eachTier(t, func(t *testing.T) {
+	eachCompute(t, func(t *testing.T, how Compute) {
 		for _, s := range []struct{ m, n, k int }{
 			{2, 9000, 150},   // MulNN: blocks of k
 			{50, 2100, 600},  // all: blocks of columns or of k
@@ -205,7 +254,7 @@ func TestBlocks(t *testing.T) {
 				}
 			}
 			old := append([]float32(nil), c.Data...)
-			for _, f := range forms {
+			for _, f := range formsOf(how) {
 				copy(c.Data, old)
 				a, b := a, b
 				if f.turnA {
@@ -216,11 +265,11 @@ func TestBlocks(t *testing.T) {
 				}
 				switch f.name {
 				case "MulNT":
-					MulNT(p, c, a, b, true)
+					how.MulNTs(p, a, Term{Y: c, W: b, Acc: true})
 				case "MulNN":
-					MulNN(p, c, a, b, true)
+					how.MulNN(p, c, a, b, true)
 				default:
-					f.run(p, c, a, b, true)
+					f.run(how, p, c, a, b, true)
 				}
 				ea, eb := at(a, f.turnA), at(b, f.turnB)
 				for n := range 400 {
@@ -228,7 +277,7 @@ func TestBlocks(t *testing.T) {
 					if n == 0 {
 						i, j = s.m-1, s.n-1
 					}
-					want := chain(old[i*s.n+j], s.k, func(q int) float32 { return ea(i, q) }, func(q int) float32 { return eb(q, j) })
+					want := how.chain(old[i*s.n+j], s.k, func(q int) float32 { return ea(i, q) }, func(q int) float32 { return eb(q, j) })
 					if got := c.Row(i)[j]; got != want {
 						t.Fatalf("%s %dx%dx%d: row %d, column %d is %x, want %x", f.name, s.m, s.n, s.k, i, j, got, want)
 					}

@@ -10,10 +10,10 @@ func peakAVX512(n int)
 //go:noescape
 func peakAVX2(n int)
 
-// peakLoop runs a tier's multiply-adds for about a millisecond and gives the number
-// of operations.
-func peakLoop(tier cpu.Tier) int {
-	const n = 200000
+// peakLoop runs a tier's multiply-adds for about a millisecond, or a part of that, and
+// gives the number of operations.
+func peakLoop(tier cpu.Tier, pieces int) int {
+	n := peakSteps / pieces
 	switch tier {
 	case cpu.AVX512:
 		peakAVX512(n)
@@ -22,5 +22,5 @@ func peakLoop(tier cpu.Tier) int {
 		peakAVX2(n)
 		return n * 12 * 8 * 2
 	}
-	return peakGeneric()
+	return peakGeneric(pieces)
 }

@@ -4,4 +4,4 @@ package kernel
 
 import "github.com/graft-lora/graft/internal/cpu"
 
-func peakLoop(cpu.Tier) int { return peakGeneric() }
+func peakLoop(_ cpu.Tier, pieces int) int { return peakGeneric(pieces) }
