@@ -41,7 +41,7 @@ func (j *blendJob) gram() ([][]float64, error) {
 func dot64(x, y []float32) float64 {
 	var s float64
 	for i, v := range x {
-		s += float64(v) * float64(y[i])
+		s += float64(float64(v) * float64(y[i]))
 	}
 	return s
 }
@@ -86,7 +86,7 @@ func openSlerp(j *blendJob) (blendBlock, error) {
 // mix is a*x + b*y, in float64 and rounded once.
 func mix(dst, x, y []float32, a, b float64) {
 	for i, v := range x {
-		dst[i] = float32(float64(a*float64(v)) + b*float64(y[i]))
+		dst[i] = float32(float64(a*float64(v)) + float64(b*float64(y[i])))
 	}
 }
 
@@ -127,7 +127,7 @@ func openNuslerp(j *blendJob) (blendBlock, error) {
 			j.subtractBase(x, base)
 			for i := range dst {
 				c := i % len(a)
-				dst[i] = float32(float64(a[c]*float64(x[0][i])) + b[c]*float64(x[1][i]))
+				dst[i] = float32(float64(a[c]*float64(x[0][i])) + float64(b[c]*float64(x[1][i])))
 			}
 			finish(dst, base)
 		}, nil
@@ -151,9 +151,9 @@ func (j *blendJob) columnArcs(t float64) (a, b []float64, err error) {
 		j.subtractBase(x, base)
 		for i, v := range x[0] {
 			c, p, q := i%len(aa), float64(v), float64(x[1][i])
-			aa[c] += p * p
-			bb[c] += q * q
-			ab[c] += p * q
+			aa[c] += float64(p * p)
+			bb[c] += float64(q * q)
+			ab[c] += float64(p * q)
 		}
 	})
 	a, b = make([]float64, j.cols), make([]float64, j.cols)
@@ -189,7 +189,7 @@ func openMultislerp(j *blendJob) (blendBlock, error) {
 	for i := range w {
 		norm := math.Sqrt(g[i][i])
 		c[i] = w[i] / (norm + 1e-8)
-		length += w[i] * norm
+		length += float64(w[i] * norm)
 	}
 	if norm := math.Sqrt(quadratic(g, c)); norm >= 1e-8 {
 		for i := range c {
@@ -206,7 +206,7 @@ func quadratic(g [][]float64, c []float64) float64 {
 	var s float64
 	for i, a := range c {
 		for k, b := range c {
-			s += a * b * g[i][k]
+			s += float64(a * b * g[i][k])
 		}
 	}
 	return max(s, 0)
@@ -219,7 +219,7 @@ func (j *blendJob) span(c []float64) blendBlock {
 		for i := range dst {
 			var s float64
 			for k, v := range x {
-				s += c[k] * float64(v[i])
+				s += float64(c[k] * float64(v[i]))
 			}
 			dst[i] = float32(s)
 			if base != nil {
@@ -278,7 +278,7 @@ func openKarcher(j *blendJob) (blendBlock, error) {
 			}
 			var cos float64
 			for k, c := range u {
-				cos += c * unit[i][k]
+				cos += float64(c * unit[i][k])
 			}
 			cos = min(max(cos, -1), 1)
 			theta := math.Acos(cos)
@@ -288,7 +288,7 @@ func openKarcher(j *blendJob) (blendBlock, error) {
 			f := theta / math.Sin(theta) / float64(valid)
 			step[i] += f
 			for k, c := range u {
-				step[k] -= f * cos * c
+				step[k] -= float64(f * cos * c)
 			}
 		}
 		l := math.Sqrt(quadratic(unit, step))
@@ -296,7 +296,7 @@ func openKarcher(j *blendJob) (blendBlock, error) {
 			break
 		}
 		for i := range u {
-			u[i] = math.Cos(l)*u[i] + math.Sin(l)/l*step[i]
+			u[i] = float64(math.Cos(l)*u[i]) + float64(math.Sin(l)/l*step[i])
 		}
 		normalize()
 	}

@@ -30,7 +30,7 @@ func openModelStock(j *blendJob) (blendBlock, error) {
 			return 1
 		}
 		c := sum / float64(pairs)
-		return n * c / (1 + (n-1)*c)
+		return n * c / (1 + float64((n-1)*c))
 	}
 	blend := func(dst []float32, x [][]float32, base []float32, t float64) {
 		for i, b := range base {
@@ -38,7 +38,7 @@ func openModelStock(j *blendJob) (blendBlock, error) {
 			for _, v := range x {
 				sum += float64(v[i])
 			}
-			dst[i] = float32(float64(t*(sum/n)) + (1-t)*float64(b))
+			dst[i] = float32(float64(t*(sum/n)) + float64((1-t)*float64(b)))
 		}
 	}
 	if j.global("filter_wise", 0) == 0 {
@@ -190,7 +190,7 @@ func variance(x [][]float32) []float32 {
 		}
 		for _, v := range x {
 			d := float64(v[i]) - mean
-			sum += d * d
+			sum += float64(d * d)
 		}
 		out[i] = float32(sum / n)
 	}
@@ -224,7 +224,7 @@ func openFusion(j *blendJob) (blendBlock, error) {
 	}
 	at := s.end()
 	q := func(i int) float64 { return float64(math.Float32frombits(at[i].bits)) }
-	threshold := float32(q(1) + 1.5*(q(2)-q(0)))
+	threshold := float32(q(1) + float64(1.5*(q(2)-q(0))))
 	return func(dst []float32, _ int64, x [][]float32, base []float32) {
 		for i, v := range importance(x[0], base) {
 			dst[i] = base[i]
@@ -242,7 +242,7 @@ func divergence(x, y []float32) float64 {
 	p, q := softmax64(x), softmax64(y)
 	var kl float64
 	for i, a := range p {
-		kl += (a + eps) * math.Log((a+eps)/(q[i]+eps))
+		kl += float64((a + eps) * math.Log((a+eps)/(q[i]+eps)))
 	}
 	return kl
 }

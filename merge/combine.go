@@ -319,11 +319,11 @@ func (l LowRank) clamped(q float64) LowRank {
 		}
 	}
 	sort.Float64s(all)
-	at := q * float64(len(all)-1)
+	at := float64(q * float64(len(all)-1))
 	i := int(at)
 	hi := all[i]
 	if i+1 < len(all) {
-		hi += (at - float64(i)) * (all[i+1] - all[i])
+		hi += float64((at - float64(i)) * (all[i+1] - all[i]))
 	}
 	limit := float32(max(hi, 0))
 	for _, m := range []kernel.Mat{l.A, l.B} {

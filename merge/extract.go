@@ -119,7 +119,7 @@ func (s *sketch) blocks(f func(block kernel.Mat, row int)) error {
 		}
 		if !s.counted {
 			for _, v := range b {
-				s.squares += float64(v) * float64(v)
+				s.squares += float64(float64(v) * float64(v))
 			}
 		}
 		f(kernel.Mat{Data: b, Rows: k, Cols: s.cols, Stride: s.cols}, row)

@@ -137,7 +137,7 @@ func extractTensor(ctx context.Context, pool *kernel.Pool, base, tuned *format.V
 		}
 		var held float64
 		for _, s := range l.Singular[:l.A.Rows] {
-			held += s * s
+			held += float64(s * s)
 		}
 		l = l.withoutNoise()
 		p := &adapter.Pair{Target: base.Name, Expert: -1}

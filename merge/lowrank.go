@@ -33,10 +33,10 @@ func (c Cut) rank(s []float64) int {
 	if c.Energy > 0 && c.Energy < 1 {
 		var total, sum float64
 		for _, v := range s {
-			total += v * v
+			total += float64(v * v)
 		}
 		for r = 0; r < len(s) && sum < c.Energy*total; r++ {
-			sum += s[r] * s[r]
+			sum += float64(s[r] * s[r])
 		}
 	}
 	if c.Rank > 0 {
@@ -122,9 +122,9 @@ func identity(n int) blas64.General {
 func kept(s []float64, r int) float64 {
 	var total, sum float64
 	for i, v := range s {
-		total += v * v
+		total += float64(v * v)
 		if i < r {
-			sum += v * v
+			sum += float64(v * v)
 		}
 	}
 	if total == 0 {

@@ -158,8 +158,8 @@ func (k *keeper) encode(dst, raw []byte, delta []float32, row int64) error {
 func (k *keeper) move(codes []uint8, step, delta []float32, pos uint64) (inside bool, err error) {
 	levels := k.g.Levels
 	top := len(levels) - 1
-	lo := float64(levels[0]) - float64(levels[1]-levels[0])/2
-	hi := float64(levels[top]) + float64(levels[top]-levels[top-1])/2
+	lo := float64(levels[0]) - float64(float64(levels[1]-levels[0])/2)
+	hi := float64(levels[top]) + float64(float64(levels[top]-levels[top-1])/2)
 	for i, d := range delta {
 		st := step[i/k.g.Sub]
 		if d == 0 {

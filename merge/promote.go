@@ -49,7 +49,7 @@ func Promote(ctx context.Context, base *arch.Model, ds Deltas, opt Options, want
 		if e == 0 {
 			e = t.Error
 		}
-		squares += e * e
+		squares += float64(e * e)
 		v := base.View(t.Name)
 		to, ok := NestedType(v.Type)
 		if !ok {

@@ -67,11 +67,11 @@ func (s setting) at(tensor string, t float64) (v float64, ok bool) {
 		}
 		return 0, false
 	case s.gradient != nil:
-		x := t * float64(len(s.gradient)-1)
+		x := float64(t * float64(len(s.gradient)-1))
 		i := int(x)
 		j := min(i+1, len(s.gradient)-1)
 		x -= float64(i)
-		return float64((1-x)*s.gradient[i]) + x*s.gradient[j], true
+		return float64((1-x)*s.gradient[i]) + float64(x*s.gradient[j]), true
 	}
 	return s.value, true
 }

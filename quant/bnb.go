@@ -42,7 +42,7 @@ type nibble struct {
 
 // bucket maps values from -1 to 1, and a rounding beyond, to 0…255, never falling
 // where y rises: what lies in a lower bucket is smaller.
-func bucket(y float32) int { return int((y + 1) * 127.5) }
+func bucket(y float32) int { return int((float32(y) + 1) * 127.5) }
 
 func newNibble(table [16]float32) *nibble {
 	n := &nibble{table: table}
@@ -143,9 +143,9 @@ var dynamicMap = func() (m [256]float32) {
 		step := float64((1 - float32(0.1)) / float32(n))
 		edge := func(j int) float32 {
 			if j < (n+1)/2 {
-				return float32(float64(float32(0.1)) + step*float64(j))
+				return float32(float64(float32(0.1)) + float64(step*float64(j)))
 			}
-			return float32(1 - step*float64(n-j))
+			return float32(1 - float64(step*float64(n-j)))
 		}
 		for j := range n {
 			v := scale * ((edge(j) + edge(j+1)) / 2)

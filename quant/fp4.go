@@ -34,7 +34,7 @@ func halfUE4M3(b uint8) float32 {
 	if exp == 0 {
 		return man * 0x1p-10
 	}
-	return (1 + man/8) * math.Float32frombits(uint32(exp-8+127)<<23)
+	return (1 + float32(man/8)) * math.Float32frombits(uint32(exp-8+127)<<23)
 }
 
 func decodeMXFP4(dst []float32, src []byte) {

@@ -50,7 +50,7 @@ func iq4Index(v float32) uint8 {
 			lo = mid
 		}
 	}
-	if v-iq4Levels[hi-1] < iq4Levels[hi]-v {
+	if v := float32(v); v-iq4Levels[hi-1] < iq4Levels[hi]-v {
 		return uint8(hi - 1)
 	}
 	return uint8(hi)

@@ -28,7 +28,7 @@ func decodeQ2K(dst []float32, src []byte) {
 		d, dmin := half(src[80:]), half(src[82:])
 		for sub := range 16 {
 			sc := src[sub]
-			dl, ml := d*float32(sc&15), dmin*float32(sc>>4)
+			dl, ml := d*float32(sc&15), float32(dmin*float32(sc>>4))
 			// Two sub-blocks share 32 bytes at one shift; eight make half a block.
 			qs := src[16+sub>>3<<5+sub&1<<4:][:16]
 			shift := sub >> 1 & 3 * 2
@@ -65,8 +65,8 @@ func decodeQ4K(dst []float32, src []byte) {
 		for j := 0; j < 8; j += 2 {
 			s1, m1 := scaleMinK4(src[4:16], j)
 			s2, m2 := scaleMinK4(src[4:16], j+1)
-			d1, f1 := d*float32(s1), dmin*float32(m1)
-			d2, f2 := d*float32(s2), dmin*float32(m2)
+			d1, f1 := d*float32(s1), float32(dmin*float32(m1))
+			d2, f2 := d*float32(s2), float32(dmin*float32(m2))
 			qs, y := src[16+16*j:][:32], dst[32*j:][:64]
 			for l, q := range qs {
 				y[l] = float32(d1*float32(q&15)) - f1
@@ -83,8 +83,8 @@ func decodeQ5K(dst []float32, src []byte) {
 		for j := 0; j < 8; j += 2 {
 			s1, m1 := scaleMinK4(src[4:16], j)
 			s2, m2 := scaleMinK4(src[4:16], j+1)
-			d1, f1 := d*float32(s1), dmin*float32(m1)
-			d2, f2 := d*float32(s2), dmin*float32(m2)
+			d1, f1 := d*float32(s1), float32(dmin*float32(m1))
+			d2, f2 := d*float32(s2), float32(dmin*float32(m2))
 			qs, y := src[48+16*j:][:32], dst[32*j:][:64]
 			for l, q := range qs {
 				y[l] = float32(d1*float32(q&15|qh[l]>>j&1<<4)) - f1

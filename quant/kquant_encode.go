@@ -50,7 +50,7 @@ func (c *kCodes) requantize(x []float32, base int, d, dm float32, lo, hi int) {
 	}
 	q := c[base:][:len(x)]
 	for i, v := range x {
-		q[i] = uint8(clampInt(nearestInt((v+dm)/d), lo, hi) - lo)
+		q[i] = uint8(clampInt(nearestInt((v+float32(dm))/d), lo, hi) - lo)
 	}
 }
 

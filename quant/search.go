@@ -52,7 +52,7 @@ func sumSquares(x []float32) float32 {
 func importance(w, x, columns []float32, sigma2 float32) {
 	columns, w = columns[:len(x)], w[:len(x)]
 	for i, v := range x {
-		w[i] = columns[i] * sqrt32(sigma2+float32(v*v))
+		w[i] = columns[i] * sqrt32(float32(sigma2)+float32(v*v))
 	}
 }
 

@@ -191,7 +191,7 @@ func compareRow(p, q []float32, target int32) rowStats {
 	s := rowStats{same: topP == topQ, lossP: logP - float64(p[target]), lossQ: logQ - float64(q[target])}
 	for i := range p {
 		lp, lq := float64(p[i])-logP, float64(q[i])-logQ
-		s.kl += math.Exp(lp) * (lp - lq)
+		s.kl += float64(math.Exp(lp) * (lp - lq))
 	}
 	s.kl = math.Max(0, s.kl) // less than nothing only by rounding
 	return s

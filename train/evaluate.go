@@ -51,7 +51,7 @@ func (m *moments) mean() (mean, err float64) {
 	}
 	mean = m.sum / float64(m.n)
 	if m.n > 1 {
-		err = math.Sqrt(math.Max(0, m.sq/float64(m.n)-mean*mean) / float64(m.n-1))
+		err = math.Sqrt(math.Max(0, m.sq/float64(m.n)-float64(mean*mean)) / float64(m.n-1))
 	}
 	return mean, err
 }

@@ -331,7 +331,7 @@ func (l *stepLoss) weights(group, list []data.Sample, losses []float32) []float3
 			o.Rejected, sums = sums[0], sums[1:]
 		}
 		res := l.add(s, o)
-		l.plain -= l.nll * o.Chosen
+		l.plain -= float64(l.nll * o.Chosen)
 		// The tally's own plain loss is by example; that of a step is by token.
 		l.loss += l.p.NLL * o.Chosen / float64(s.Trained())
 		put(s.Trained(), l.nll-res.Chosen)

@@ -129,7 +129,7 @@ func MakePlan(ctx context.Context, c Config) (Plan, error) {
 	}
 	p.TokensPerSecond, err = r.measure(ctx)
 	if r.objective.NeedsReference() {
-		p.Seconds += float64(p.EpochTokens) / p.TokensPerSecond / 2
+		p.Seconds += float64(float64(p.EpochTokens) / p.TokensPerSecond / 2)
 	}
 	p.Seconds += float64(p.Tokens) / p.TokensPerSecond
 	return p, err

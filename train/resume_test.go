@@ -210,8 +210,11 @@ func TestKilledAndResumed(t *testing.T) {
 		outcomeOf(t, c.Output).mustBe(t, want, "killed and resumed")
 	})
 
-	if cpu.Best() > cpu.AVX2 {
-		t.Run("other kernels", func(t *testing.T) {
+	for _, tier := range cpu.Tiers() {
+		if tier == cpu.Generic || tier == cpu.Best() {
+			continue
+		}
+		t.Run("kernels of "+tier.String(), func(t *testing.T) {
 			t.Parallel()
 			c := c
 			c.Output = filepath.Join(t.TempDir(), "run")
@@ -219,11 +222,11 @@ func TestKilledAndResumed(t *testing.T) {
 				t.Fatal(err)
 			}
 			cmd := exec.Command(os.Args[0])
-			cmd.Env = append(os.Environ(), childRun+"="+c.Output, "GRAFT_KERNEL=avx2")
+			cmd.Env = append(os.Environ(), childRun+"="+c.Output, "GRAFT_KERNEL="+tier.String())
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
-			outcomeOf(t, c.Output).mustBe(t, want, "in avx2")
+			outcomeOf(t, c.Output).mustBe(t, want, "in "+tier.String())
 		})
 	}
 

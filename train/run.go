@@ -483,7 +483,7 @@ func average(old, x float64) float64 {
 	if old == 0 {
 		return x
 	}
-	return old + 0.2*(x-old)
+	return old + float64(0.2*(x-old))
 }
 
 // smooth keeps the moving average of the loss.

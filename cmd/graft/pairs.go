@@ -24,7 +24,7 @@ func describePair(p *adapter.Pair) (pairInfo, error) {
 	info := pairInfo{Name: name, Rows: p.B.Rows, Cols: p.A.Cols, Rank: p.Rank, Scale: p.Scale, DoRA: p.Magnitude != nil}
 	var total float64
 	for _, v := range s {
-		total += v * v
+		total += float64(v * v)
 	}
 	info.Norm = math.Sqrt(total)
 	info.RMS = info.Norm / math.Sqrt(float64(info.Rows)*float64(info.Cols))
@@ -41,7 +41,7 @@ func effectiveRank(s []float64, total float64) float64 {
 	var h float64
 	for _, v := range s {
 		if p := v * v / total; p > 0 {
-			h -= p * math.Log(p)
+			h -= float64(p * math.Log(p))
 		}
 	}
 	return math.Exp(h)
@@ -67,7 +67,7 @@ func groupPairs(pairs []pairInfo) []pairInfo {
 		}
 		g := &out[i]
 		counts[i]++
-		g.Norm += p.Norm * p.Norm
+		g.Norm += float64(p.Norm * p.Norm)
 		g.RMS += p.RMS
 		g.Effective += p.Effective
 	}

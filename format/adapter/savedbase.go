@@ -75,8 +75,8 @@ func (s savedBase) compare(p *Pair, m *arch.Model) error {
 		}
 		for i, v := range x {
 			d := float64(v) - float64(y[i])
-			diff += d * d
-			norm += float64(v) * float64(v)
+			diff += float64(d * d)
+			norm += float64(float64(v) * float64(v))
 		}
 	}
 	if !(diff <= savedLimit*savedLimit*norm) {

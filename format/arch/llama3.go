@@ -75,7 +75,7 @@ func (s *Llama3Scaling) fit(factors []float32, base float64) bool {
 	}
 	last := len(x) - 1
 	slope := (y[last] - y[0]) / (x[last] - x[0])
-	cross := slope*x[0] - y[0] // Low / (High - Low)
+	cross := float64(slope*x[0]) - y[0] // Low / (High - Low)
 	if cross <= 0 {
 		return false
 	}

@@ -153,7 +153,7 @@ func sizeKind(p string, params int64) (string, int) {
 	}
 	if params != 0 {
 		if f, err := strconv.ParseFloat(p[:n-1], 64); err == nil {
-			label := f * math.Pow(1000, float64(strings.Index(" KMBT", p[n-1:])))
+			label := float64(f * math.Pow(1000, float64(strings.Index(" KMBT", p[n-1:]))))
 			other := params < 0 && label < float64(-params/8) ||
 				params > 0 && math.Abs(label-float64(params)) > float64(7*params/8)
 			if other {

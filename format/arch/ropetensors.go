@@ -85,7 +85,7 @@ func (b *builder) longRope() error {
 		case "su", "longrope":
 			attn = math.Sqrt(1 + math.Log(scale)/math.Log(orig))
 		case "yarn":
-			attn = 0.1*math.Log(scale) + 1
+			attn = float64(0.1*math.Log(scale)) + 1
 		default:
 			return format.Unsupported("rope_type %q with long and short factors", t)
 		}

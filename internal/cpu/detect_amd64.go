@@ -4,13 +4,13 @@ package cpu
 
 import "golang.org/x/sys/cpu"
 
-func detect() Tier {
+func detect() []Tier {
 	x := cpu.X86
 	switch {
 	case !x.HasAVX2 || !x.HasFMA || !x.HasF16C:
-		return Generic
+		return []Tier{Generic}
 	case x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL:
-		return AVX512
+		return []Tier{Generic, AVX2, AVX512}
 	}
-	return AVX2
+	return []Tier{Generic, AVX2}
 }

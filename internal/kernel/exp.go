@@ -124,7 +124,7 @@ func Log(x float32) float32 {
 	z := float32(f * f)
 	q = float32(float32(z*f) * q)
 	q += float32(n * ln2Lo)
-	q -= z / 2
+	q -= float32(z / 2)
 	q += f
 	return q + float32(n*ln2Hi)
 }

@@ -10,7 +10,7 @@ import "math"
 // half-way points have even fewer bits). Those cases take the slow path.
 func FMA(a, b, c float32) float32 {
 	p, d := float64(a)*float64(b), float64(c)
-	s := p + d
+	s := p + d // exact: a*b is
 	if math.Float64bits(s)<<36 == 0 {
 		return addOdd(p, d)
 	}
@@ -22,9 +22,9 @@ func FMA(a, b, c float32) float32 {
 // found exactly, and where there is one the last bit is made odd, which no half-way
 // point has.
 func addOdd(p, d float64) float32 {
-	s := p + d
-	t := s - p
-	e := (p - (s - t)) + (d - t)
+	s := p + d                   // exact
+	t := s - p                   // exact
+	e := (p - (s - t)) + (d - t) // exact
 	if u := math.Float64bits(s); e != 0 && u&1 == 0 && s-s == 0 {
 		if (e > 0) == (s > 0) {
 			u++

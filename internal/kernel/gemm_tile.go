@@ -81,7 +81,7 @@ func runGeneric(t *tile, h, _ int) {
 			b := t.b[q*t.bk:][:16]
 			for j := range s {
 				p := x * float64(b[j])
-				if v := p + s[j]; math.Float64bits(v)<<36 != 0 {
+				if v := p + s[j]; math.Float64bits(v)<<36 != 0 { // exact: p is
 					s[j] = float64(float32(v))
 				} else {
 					s[j] = float64(addOdd(p, s[j]))

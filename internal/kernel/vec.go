@@ -53,10 +53,10 @@ func (l *lanes) dot(x, y []float32) {
 // fma4 does c[i] = FMA(a[i], b[i], c[i]). Four at a time, because the conversion to
 // float64 waits for what its register held before, and four have four registers.
 func fma4(c, a, b *[4]float32) {
-	s0 := float64(a[0])*float64(b[0]) + float64(c[0])
-	s1 := float64(a[1])*float64(b[1]) + float64(c[1])
-	s2 := float64(a[2])*float64(b[2]) + float64(c[2])
-	s3 := float64(a[3])*float64(b[3]) + float64(c[3])
+	s0 := float64(a[0])*float64(b[0]) + float64(c[0]) // exact
+	s1 := float64(a[1])*float64(b[1]) + float64(c[1]) // exact
+	s2 := float64(a[2])*float64(b[2]) + float64(c[2]) // exact
+	s3 := float64(a[3])*float64(b[3]) + float64(c[3]) // exact
 	if math.Float64bits(s0)<<36 == 0 || math.Float64bits(s1)<<36 == 0 ||
 		math.Float64bits(s2)<<36 == 0 || math.Float64bits(s3)<<36 == 0 {
 		for i := range c {
@@ -88,7 +88,7 @@ func SumSquares64(x []float32) float64 {
 	var l [16]float64
 	for i := sumSquares64Vec(&l, x); i < len(x); i++ {
 		v := float64(x[i])
-		l[i&15] += v * v // the product is exact, so it does not matter whether it is fused
+		l[i&15] += v * v // exact: whether it is fused does not matter
 	}
 	for step := 8; step > 0; step /= 2 {
 		for i := range step {

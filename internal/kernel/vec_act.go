@@ -73,7 +73,7 @@ func GELUMulBackward(dgate, dup, dy, gate, up []float32) {
 		s := Sigmoid(g * (float32(z*geluCubic) + geluLinear))
 		a := float32(g * s)
 		dup[i] = float32(d * a)
-		b := float32(a*(1-s)) * (float32(z*geluCubic3) + geluLinear)
+		b := float32(float32(a*(1-s)) * (float32(z*geluCubic3) + geluLinear))
 		dgate[i] = float32(d*u) * (b + s)
 	}
 }

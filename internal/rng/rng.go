@@ -37,10 +37,10 @@ func (s Stream) At(i uint64) Stream { return Stream{mix(mix(s.key) + (i+1)*gamma
 func (s Stream) Uint64(i uint64) uint64 { return mix(s.key + (i+1)*gamma) }
 
 // Uniform is the number at position i as one of the 2^24 float32 k/2^24, in [0, 1).
-func (s Stream) Uniform(i uint64) float32 { return float32(s.Uint64(i)>>40) * 0x1p-24 }
+func (s Stream) Uniform(i uint64) float32 { return float32(float32(s.Uint64(i)>>40) * 0x1p-24) }
 
 // Float64 is the number at position i as k/2^53, in [0, 1).
-func (s Stream) Float64(i uint64) float64 { return float64(s.Uint64(i)>>11) * 0x1p-53 }
+func (s Stream) Float64(i uint64) float64 { return float64(float64(s.Uint64(i)>>11) * 0x1p-53) }
 
 // Perm is a permutation of 0 … n-1: Fisher and Yates's, with positions 0 … n-2 of s.
 func (s Stream) Perm(n int) []int {

@@ -118,7 +118,7 @@ func Order(n int, shuffle bool, seed uint64, epoch int) []int {
 // Split holds out a part of the samples (at least one, and not all, if there are
 // two), chosen by seed. Both results keep the order of samples.
 func Split(samples []Sample, part float64, seed uint64) (train, held []Sample) {
-	n := int(part*float64(len(samples)) + 0.5)
+	n := int(float64(part*float64(len(samples))) + 0.5)
 	n = max(min(n, len(samples)-1), min(1, len(samples)-1))
 	chosen := make([]bool, len(samples))
 	for _, i := range rng.New(seed, "held out").Perm(len(samples))[:n] {

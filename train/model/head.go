@@ -122,7 +122,7 @@ func (m *Model) lossesOf(n int) []float32 {
 func (m *Model) sumLoss(b *Batch, losses []float32) Loss {
 	l := Loss{Tokens: len(losses), PerToken: losses}
 	for i, x := range losses {
-		l.Sum += float64(x) * float64(weightOf(b, m.work.wanted[i]))
+		l.Sum += float64(float64(x) * float64(weightOf(b, m.work.wanted[i])))
 	}
 	return l
 }

@@ -76,8 +76,8 @@ func (ld *loader) ropeOf(r Rope) (freqs []float64, mscale float64) {
 		lo, hi := yarnRamp(s, m.RopeDim, r.Base)
 		for i := range freqs {
 			ramp := min(max((float64(i)-lo)/max(hi-lo, 1e-3), 0), 1)
-			keep := (1 - ramp) * s.ExtFactor
-			freqs[i] = freqs[i]/s.Factor*(1-keep) + freqs[i]*keep
+			keep := float64((1 - ramp) * s.ExtFactor)
+			freqs[i] = float64(freqs[i]/s.Factor*(1-keep)) + float64(freqs[i]*keep)
 		}
 		mscale = s.MScale
 	}

@@ -310,7 +310,7 @@ func (m *Model) lookUpBackward(g kernel.Mat, ids []int32) {
 			id, row := int(ids[t]), g.Row(t)
 			for j, u := range b.pair.B.Row(id) {
 				kernel.Axpy(b.grad.A.Row(j), s*u, row)
-				b.grad.B.Row(id)[j] += s * kernel.Dot(b.pair.A.Row(j), row)
+				b.grad.B.Row(id)[j] += float32(s * kernel.Dot(b.pair.A.Row(j), row))
 			}
 		}
 	}

@@ -18,7 +18,7 @@ func logSigmoid(x float64) float64 {
 
 // smoothed is the loss of a comparison x with a part e of wrong preferences, and its derivative.
 func smoothed(x, e float64) (loss, d float64) {
-	return -(1-e)*logSigmoid(x) - e*logSigmoid(-x), -(1-e)*sigmoid(-x) + e*sigmoid(x)
+	return float64(-(1-e)*logSigmoid(x)) - float64(e*logSigmoid(-x)), float64(-(1-e)*sigmoid(-x)) + float64(e*sigmoid(x))
 }
 
 // compared fills in the rewards of log-ratios.
@@ -29,7 +29,7 @@ func (o *Objective) compared(e *Example, r Result) Result {
 
 // margin is beta times the difference of the log-ratios of a pair.
 func (o *Objective) margin(e *Example) float64 {
-	return o.Beta * (e.Chosen.ratio() - e.Rejected.ratio())
+	return float64(o.Beta * (e.Chosen.ratio() - e.Rejected.ratio()))
 }
 
 func sigmoidLoss(o *Objective, e *Example, _ float64) Result {
@@ -53,8 +53,8 @@ func ipoLoss(o *Objective, e *Example, _ float64) Result {
 
 func robustLoss(o *Objective, e *Example, _ float64) Result {
 	x, s := o.margin(e), o.LabelSmoothing
-	loss := (-(1-s)*logSigmoid(x) + s*logSigmoid(-x)) / (1 - 2*s)
-	d := o.Beta * (-(1-s)*sigmoid(-x) - s*sigmoid(x)) / (1 - 2*s)
+	loss := (float64(-(1-s)*logSigmoid(x)) + float64(s*logSigmoid(-x))) / (1 - float64(2*s))
+	d := o.Beta * (float64(-(1-s)*sigmoid(-x)) - float64(s*sigmoid(x))) / (1 - float64(2*s))
 	return o.compared(e, Result{Loss: loss, Chosen: d, Rejected: -d})
 }
 
@@ -68,7 +68,7 @@ func exoLoss(o *Objective, e *Example, _ float64) Result {
 	}
 	x := o.margin(e)
 	q, not := sigmoid(x), sigmoid(-x)
-	loss := q*(logSigmoid(x)-math.Log(1-s)) + not*(logSigmoid(-x)-math.Log(s))
+	loss := float64(q*(logSigmoid(x)-math.Log(1-s))) + float64(not*(logSigmoid(-x)-math.Log(s)))
 	d := o.Beta * q * not * (x - math.Log(1-s) + math.Log(s))
 	return o.compared(e, Result{Loss: loss, Chosen: d, Rejected: -d})
 }
@@ -81,8 +81,8 @@ func apoZeroLoss(o *Objective, e *Example, _ float64) Result {
 
 func apoDownLoss(o *Objective, e *Example, _ float64) Result {
 	c, x := o.Beta*e.Chosen.ratio(), o.margin(e)
-	d := o.Beta * sigmoid(x) * sigmoid(-x)
-	return o.compared(e, Result{Loss: sigmoid(c) + sigmoid(-x), Chosen: o.Beta*sigmoid(c)*sigmoid(-c) - d, Rejected: d})
+	d := float64(o.Beta * sigmoid(x) * sigmoid(-x))
+	return o.compared(e, Result{Loss: sigmoid(c) + sigmoid(-x), Chosen: float64(o.Beta*sigmoid(c)*sigmoid(-c)) - d, Rejected: d})
 }
 
 // leastDoubt keeps the odds of an answer that is certain finite.
@@ -104,14 +104,14 @@ func orpoLoss(o *Objective, e *Example, _ float64) Result {
 }
 
 func simpoLoss(o *Objective, e *Example, _ float64) Result {
-	c, r := o.Beta*e.Chosen.mean(), o.Beta*e.Rejected.mean()
+	c, r := float64(o.Beta*e.Chosen.mean()), float64(o.Beta*e.Rejected.mean())
 	loss, d := smoothed(c-r-o.Gamma, o.LabelSmoothing)
 	return Result{Loss: loss, Chosen: o.Beta * d / float64(e.Chosen.Tokens), Rejected: -o.Beta * d / float64(e.Rejected.Tokens),
 		ChosenReward: c, RejectedReward: r}
 }
 
 func cpoLoss(o *Objective, e *Example, _ float64) Result {
-	c, r := o.Beta*e.Chosen.LogP, o.Beta*e.Rejected.LogP
+	c, r := float64(o.Beta*e.Chosen.LogP), float64(o.Beta*e.Rejected.LogP)
 	loss, d := smoothed(c-r, o.LabelSmoothing)
 	return Result{Loss: loss, Chosen: o.Beta * d, Rejected: -o.Beta * d, ChosenReward: c, RejectedReward: r}
 }

@@ -89,7 +89,7 @@ func (o *adafactor) moments(p *Param, row, col []float32, w float32) {
 	for r := range p.Rows {
 		sum := 0.0
 		for c, g := range p.Grad[r*p.Cols : (r+1)*p.Cols] {
-			sq := float64(g) * float64(g)
+			sq := float64(float64(g) * float64(g))
 			sum += sq
 			cols[c] += sq
 		}
@@ -106,7 +106,7 @@ func (o *adafactor) moments(p *Param, row, col []float32, w float32) {
 func rms(x []float32) float64 {
 	sum := 0.0
 	for _, v := range x {
-		sum += float64(v) * float64(v)
+		sum += float64(float64(v) * float64(v))
 	}
 	return math.Sqrt(sum / float64(max(1, len(x))))
 }

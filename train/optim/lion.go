@@ -33,7 +33,7 @@ func (o *lion) Step(lr float64) {
 	for i := range o.params {
 		p, m := &o.params[i], o.m.data[i]
 		rate := float32(lr * p.Rate)
-		keep := float32(1 - lr*p.Rate*o.set.WeightDecay)
+		keep := float32(1 - float64(lr*p.Rate*o.set.WeightDecay))
 		for j, g := range p.Grad {
 			c := float32(b1*m[j]) + float32(w1*g)
 			theta := float32(p.Value[j] * keep)

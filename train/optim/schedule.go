@@ -90,7 +90,7 @@ func linear(c ScheduleSettings, _ float64) Schedule {
 
 // wave is the cosine that falls from 1 to 0 over progress 0 … 1 for half a cycle.
 func wave(cycles, progress float64) float64 {
-	return 0.5 * (1 + math.Cos(math.Pi*cycles*2*progress))
+	return 0.5 * (1 + math.Cos(float64(math.Pi*cycles)*2*progress))
 }
 
 func or(v, def float64) float64 {
