@@ -257,15 +257,19 @@ func (c *Config) schedule(steps int, lr float64) (optim.Schedule, optim.Schedule
 	return f, s, err
 }
 
+// essence is what the result depends on: not where files lie, which their digests say,
+// nor how fast a run is and what memory it takes.
+func (c Config) essence() Config {
+	c.Base, c.Data, c.HeldOut, c.Output, c.Adapter.From, c.ChatTemplate = "", "", "", "", "", ""
+	c.Threads, c.KeepLayers, c.HeadMemory, c.Memory, c.SaveEvery, c.KeepCheckpoints = 0, 0, 0, 0, 0, 0
+	c.TensorBoard = false
+	return c
+}
+
 // differs lists the settings in which a and b would not make the same run, by their
 // YAML names. Files are compared by their digests elsewhere.
 func differs(a, b Config) []string {
-	for _, c := range []*Config{&a, &b} {
-		c.Base, c.Data, c.HeldOut, c.Output, c.Adapter.From, c.ChatTemplate = "", "", "", "", "", ""
-		c.Threads, c.KeepLayers, c.HeadMemory, c.Memory, c.SaveEvery, c.KeepCheckpoints = 0, 0, 0, 0, 0, 0
-		c.TensorBoard = false
-	}
-	x, y := flatten(a), flatten(b)
+	x, y := flatten(a.essence()), flatten(b.essence())
 	names := map[string]bool{}
 	for k, v := range x {
 		if w, ok := y[k]; !ok || v != w {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"path/filepath"
 	"runtime/debug"
-	"strconv"
 	"time"
 
 	"github.com/graft-lora/graft/format"
@@ -70,14 +69,11 @@ func (r *runner) writeAdapter() error {
 	if err != nil {
 		return err
 	}
-	opt := adapter.WriteOptions{Type: format.F16, Force: true, Into: true, Dropout: r.cfg.Adapter.Dropout, Extra: map[string]string{
-		"graft.version":       Version(),
-		"graft.base.sha256":   r.state.Inputs["base"],
-		"graft.data.sha256":   r.state.Inputs["data"],
-		"graft.train.steps":   strconv.Itoa(r.state.Step),
-		"graft.train.seed":    strconv.FormatUint(r.cfg.Seed, 10),
-		"graft.train.samples": r.samples,
-	}}
+	extra, err := r.provenance()
+	if err != nil {
+		return err
+	}
+	opt := adapter.WriteOptions{Type: format.F16, Force: true, Into: true, Dropout: r.cfg.Adapter.Dropout, Extra: extra}
 	if r.cfg.Adapter.Float32 {
 		opt.Type = format.F32
 	}
