@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/convert"
@@ -22,6 +23,7 @@ import (
 // of them, and the tokenizer that the recipe asks for.
 func (b *blender) meta() (*gguf.Meta, error) {
 	meta := b.template.Meta.Clone()
+	meta.Delete(adapter.SourceKey) // it is no quantization of that any more
 	old := layerCount(b.template)
 	same := len(b.layers) == old
 	for i, l := range b.layers {

@@ -14,10 +14,11 @@ import (
 )
 
 type convertOptions struct {
-	output outputFlags
-	base   string
-	typ    string
-	name   string
+	output       outputFlags
+	base         string
+	typ          string
+	name         string
+	recordSource bool
 }
 
 func newConvertCmd(a *app) *cobra.Command {
@@ -47,6 +48,7 @@ f32, f16 or bf16, its own by default.` + exitStatus,
 	f.StringVar(&o.typ, "type", "auto", "type of the tensors")
 	f.StringVar(&o.base, "base", "", "for adapters: the model they belong to")
 	f.StringVar(&o.name, "name", "", "name of the model in the metadata")
+	f.BoolVar(&o.recordSource, "record-source", false, recordSourceHelp)
 	return cmd
 }
 
@@ -67,6 +69,11 @@ func (a *app) convert(ctx context.Context, path string, o *convertOptions) error
 	}
 	defer m.Close()
 	if isGGUF(o.output.path) {
+		if o.recordSource {
+			if err := a.recordSource(m); err != nil {
+				return err
+			}
+		}
 		plan, err := a.convertToGGUF(ctx, "converted", &o.output, m, o.typ)
 		if err != nil || o.output.dryRun {
 			return err

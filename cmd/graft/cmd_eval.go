@@ -12,6 +12,7 @@ import (
 
 type evalOptions struct {
 	data     dataFlags
+	gate     gateFlags
 	adapters []string
 	against  []string
 	noKL     bool
@@ -36,6 +37,7 @@ same token most likely. The reference is the model with its adapters, if any.
 		RunE: func(cmd *cobra.Command, args []string) error { return a.eval(cmd.Context(), args[0], &o) },
 	}
 	o.data.add(cmd, "text, or JSONL records, plain, .gz or .zst")
+	o.gate.add(cmd)
 	f := cmd.Flags()
 	f.StringArrayVar(&o.adapters, "adapter", nil, "PATH or PATH=FACTOR: adapter to use (repeatable; they act together)")
 	f.StringArrayVar(&o.against, "against", nil, "another model to compare with (repeatable)")
@@ -58,6 +60,9 @@ func (a *app) eval(ctx context.Context, path string, o *evalOptions) error {
 	}
 	sides := []side{{"base", base, nil}}
 	if len(o.adapters) > 0 {
+		if err := a.pass(&o.gate, base.Source, o.adapters); err != nil {
+			return err
+		}
 		loaded, err := loadAdapters(base, o.adapters)
 		if err != nil {
 			return err

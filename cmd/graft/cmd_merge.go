@@ -30,6 +30,7 @@ type mergeOptions struct {
 	heldOut  string
 	minRecov float64
 
+	gate                gateFlags
 	momentMemory        string
 	maxError, maxGrowth float64
 }
@@ -68,6 +69,7 @@ status 5.` + exitStatus,
 	}
 	o.output.add(cmd, "GGUF file or folder to write")
 	o.data.add(cmd, "text or JSONL that shows the method real inputs, and that the recovery is measured on")
+	o.gate.add(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.typ, "type", "same", "same, or a file type (F16, Q4_K_M, ...)")
 	f.StringVar(&o.heldOut, "held-out", "", "other text or JSONL to measure the recovery on")
@@ -172,6 +174,12 @@ func (a *app) mergeFiles(ctx context.Context, basePath string, adapterArgs []str
 		return nil, err
 	}
 	defer base.Close()
+	for _, w := range adapters {
+		if err := a.passOpen(&o.gate, base, w.Adapter); err != nil {
+			return nil, err
+		}
+	}
+	base.Meta.Delete(adapter.SourceKey) // the merged file is no quantization of that any more
 	deltas, err := merge.NewDeltas(base, adapters)
 	if err != nil {
 		return nil, err

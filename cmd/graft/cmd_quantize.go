@@ -22,6 +22,7 @@ type quantizeOptions struct {
 	base                       string
 	imatrix                    string
 	pure, leaveOutput, requant bool
+	recordSource               bool
 	outputType, embedType      string
 	tensorTypes                []string
 	tensorTypeFile             string
@@ -71,6 +72,7 @@ or, for a folder that transformers loads with bitsandbytes, nf4, fp4 or int8.` +
 	o.output.add(cmd, "GGUF file to write; for nf4, fp4 and int8 a folder")
 	f := cmd.Flags()
 	f.StringVar(&o.typ, "type", "", "file type (Q4_K_M, Q8_0, F16, COPY, ...)")
+	f.BoolVar(&o.recordSource, "record-source", false, recordSourceHelp)
 	f.StringVar(&o.base, "base", "", "for adapters that change their format: the model they belong to")
 	f.StringVar(&o.imatrix, "imatrix", "", "importance matrix, GGUF or .dat")
 	f.BoolVar(&o.pure, "pure", false, "the type's default for every tensor, no recipe")
@@ -151,7 +153,7 @@ func (a *app) quantize(ctx context.Context, path string, o *quantizeOptions) err
 		return err
 	}
 	opt.DryRun = o.output.dryRun
-	src, done, err := a.openQuantSource(path)
+	src, done, err := a.openQuantSource(path, o.recordSource)
 	if err != nil {
 		return err
 	}
@@ -197,8 +199,9 @@ func (a *app) quantize(ctx context.Context, path string, o *quantizeOptions) err
 	return a.reportQuantized(o.output.path, l.Size(), plan, choices)
 }
 
-// openQuantSource opens what is to be quantized.
-func (a *app) openQuantSource(path string) (src quant.Source, done func() error, err error) {
+// openQuantSource opens what is to be quantized; with record the output will say what
+// checkpoint that was.
+func (a *app) openQuantSource(path string, record bool) (src quant.Source, done func() error, err error) {
 	kind, err := checkpoint.Sniff(path)
 	if err != nil {
 		return src, nil, err
@@ -206,6 +209,12 @@ func (a *app) openQuantSource(path string) (src quant.Source, done func() error,
 	m, err := arch.Open(path, arch.Options{})
 	if err != nil {
 		return src, nil, err
+	}
+	if record {
+		if err := a.recordSource(m); err != nil {
+			m.Close()
+			return src, nil, err
+		}
 	}
 	src = quant.Source{Meta: m.Meta, Views: m.Views}
 	if kind != checkpoint.GGUFModel {

@@ -23,6 +23,7 @@ type runCmdOptions struct {
 	compare, raw, chat   bool
 	context              int
 	gen                  train.GenerateOptions
+	gate                 gateFlags
 }
 
 func newRunCmd(a *app) *cobra.Command {
@@ -42,6 +43,7 @@ conversation, a line a message.
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.generate(cmd.Context(), args[0], &o) },
 	}
+	o.gate.add(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&o.prompt, "prompt", "p", "", "what to answer or to continue")
 	f.StringVar(&o.file, "file", "", "read the prompt from a file")
@@ -91,6 +93,9 @@ func (a *app) generate(ctx context.Context, path string, o *runCmdOptions) error
 		return err
 	}
 	defer base.Close()
+	if err := a.pass(&o.gate, base.Source, o.adapters); err != nil {
+		return err
+	}
 	adapters, err := loadAdapters(base, o.adapters)
 	if err != nil {
 		return err

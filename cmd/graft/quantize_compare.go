@@ -33,7 +33,7 @@ func (a *app) quantizeCompare(ctx context.Context, path string, o *quantizeOptio
 	if o.output.path != "" || o.typ != "" || o.target.given() {
 		return format.Usagef("--compare writes no file: -o, --type and targets do not go with it (name a target as 4.6bpw)")
 	}
-	src, done, err := a.openQuantSource(path)
+	src, done, err := a.openQuantSource(path, false)
 	if err != nil {
 		return err
 	}

@@ -69,6 +69,9 @@ few rows at a time.
 		newCombineCmd(a),
 		newResizeCmd(a),
 		newBlendCmd(a),
+		newSignCmd(a),
+		newVerifyCmd(a),
+		newAttestCmd(a),
 		newDebugCmd(a),
 		newDemoCmd(a),
 	)
