@@ -164,9 +164,11 @@ func TestManifestMustAgree(t *testing.T) {
 		"another root":      func(s *Statement) { s.Subject[0].Digest["sha256"] = strings.Repeat("0", 64) },
 		"no subject":        func(s *Statement) { s.Subject = nil },
 		"another predicate": func(s *Statement) { s.PredicateType = ProvenanceType },
-		"shards":            func(s *Statement) { s.Predicate = []byte(strings.Replace(string(s.Predicate), `"files"`, `"shards"`, 1)) },
-		"another hash":      func(s *Statement) { s.Predicate = []byte(strings.ReplaceAll(string(s.Predicate), `"sha256"`, `"md5"`)) },
-		"no JSON":           func(s *Statement) { s.Predicate = json.RawMessage("[") },
+		"shards": func(s *Statement) {
+			s.Predicate = []byte(strings.Replace(string(s.Predicate), `"files"`, `"shards"`, 1))
+		},
+		"another hash": func(s *Statement) { s.Predicate = []byte(strings.ReplaceAll(string(s.Predicate), `"sha256"`, `"md5"`)) },
+		"no JSON":      func(s *Statement) { s.Predicate = json.RawMessage("[") },
 	} {
 		s, err := m.Statement()
 		if err != nil {
