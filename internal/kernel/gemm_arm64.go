@@ -82,13 +82,13 @@ func runNEON(t *tile, h, _ int) {
 	}
 }
 
-// peakLoop runs a tier's multiply-adds for about a millisecond and gives the number
-// of operations.
-func peakLoop(tier cpu.Tier) int {
-	const n = 200000
+// peakLoop runs a tier's multiply-adds for about a millisecond, or a part of that, and
+// gives the number of operations.
+func peakLoop(tier cpu.Tier, pieces int) int {
 	if tier == cpu.NEON {
+		n := peakSteps / pieces
 		peakNEON(n)
 		return n * 24 * 4 * 2
 	}
-	return peakGeneric()
+	return peakGeneric(pieces)
 }
