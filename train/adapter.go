@@ -24,6 +24,12 @@ func (b *Base) LoadAdapter(path string) (*model.Adapter, error) {
 // ModelAdapter gives a resolved adapter in the model's terms. The matrices stay those of a.
 func ModelAdapter(a *adapter.Adapter) (*model.Adapter, error) {
 	m := model.NewAdapter()
+	switch aware, ok, err := a.MergeAware(); {
+	case err != nil:
+		return nil, err
+	case ok:
+		m.TrainedFor = &model.Merge{Seed: aware.Seed}
+	}
 	for _, p := range a.Pairs {
 		switch {
 		case p.Magnitude != nil:

@@ -99,6 +99,9 @@ type AdapterConfig struct {
 	// Float32 trains and saves the adapter in float32. Otherwise the numbers used and
 	// saved are float16, and float32 masters take the updates.
 	Float32 bool `json:"float32,omitempty" yaml:"float32,omitempty"`
+	// MergeAware trains the adapter for the file that it will be merged into, see
+	// [model.Merge]: what is computed in training is what the merged file computes.
+	MergeAware bool `json:"merge_aware,omitempty" yaml:"merge_aware,omitempty"`
 }
 
 // DefaultConfig has the default of every setting that has one.
@@ -207,6 +210,8 @@ func (c *Config) Check() error {
 		return bad("keep_checkpoints is %d: one is needed to resume", c.KeepCheckpoints)
 	case !(c.Adapter.Dropout >= 0 && c.Adapter.Dropout < 1):
 		return bad("dropout is %v: it must be below 1", c.Adapter.Dropout)
+	case c.Adapter.MergeAware && c.Adapter.Dropout > 0:
+		return bad("merge_aware has no branch that dropout (%v) could act on: the change is in the weights", c.Adapter.Dropout)
 	case c.Adapter.From != "":
 	case c.Adapter.Rank < 1:
 		return bad("rank is %d", c.Adapter.Rank)

@@ -2,6 +2,7 @@ package train
 
 import (
 	"encoding/json"
+	"maps"
 	"path/filepath"
 	"runtime/debug"
 	"time"
@@ -72,6 +73,9 @@ func (r *runner) writeAdapter() error {
 	extra, err := r.provenance()
 	if err != nil {
 		return err
+	}
+	if r.cfg.Adapter.MergeAware {
+		maps.Copy(extra, adapter.MergeAware{Seed: r.cfg.Seed}.Metadata())
 	}
 	opt := adapter.WriteOptions{Type: format.F16, Force: true, Into: true, Dropout: r.cfg.Adapter.Dropout, Extra: extra}
 	if r.cfg.Adapter.Float32 {

@@ -14,6 +14,7 @@ import (
 // masters behind it, and the gradients.
 type lora struct {
 	names   []string // of the matrices, in the model's order
+	left    []string // matrices that were meant but cannot be trained to be merged
 	adapter *model.Adapter
 	grads   model.Grads
 	params  []optim.Param // A, B of each matrix; Value is the master
@@ -24,6 +25,10 @@ type lora struct {
 // PEFT has it), B zero.
 func newLoRA(m *model.Model, c *AdapterConfig, seed uint64) (*lora, error) {
 	chosen, err := chooseTargets(m.Matrices(), c.Targets, c.Exclude)
+	var left []string
+	if err == nil && c.MergeAware {
+		chosen, left, err = mergeTargets(m, chosen, c)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -38,11 +43,16 @@ func newLoRA(m *model.Model, c *AdapterConfig, seed uint64) (*lora, error) {
 		}
 		ad.Pairs[name] = p
 	}
-	return wrapLoRA(m, ad, c)
+	l, err := wrapLoRA(m, ad, c, seed)
+	if err != nil {
+		return nil, err
+	}
+	l.left = left
+	return l, nil
 }
 
 // wrapLoRA prepares an adapter, whose memory it takes over as masters, for training.
-func wrapLoRA(m *model.Model, ad *model.Adapter, c *AdapterConfig) (*lora, error) {
+func wrapLoRA(m *model.Model, ad *model.Adapter, c *AdapterConfig, seed uint64) (*lora, error) {
 	l := &lora{adapter: model.NewAdapter(), half: !c.Float32}
 	for _, name := range m.Matrices() {
 		if ad.Pairs[name] != nil {
@@ -71,6 +81,11 @@ func wrapLoRA(m *model.Model, ad *model.Adapter, c *AdapterConfig) (*lora, error
 			optim.Param{Name: name + ".lora_a", Rows: p.A.Rows, Cols: p.A.Cols, Value: p.A.Data, Grad: g.A.Data, Rate: 1},
 			optim.Param{Name: name + ".lora_b", Rows: p.B.Rows, Cols: p.B.Cols, Value: p.B.Data, Grad: g.B.Data, Rate: 1})
 	}
+	if c.MergeAware {
+		if err := l.mergeAware(m, seed); err != nil {
+			return nil, err
+		}
+	}
 	l.sync()
 	return l, nil
 }
@@ -87,6 +102,7 @@ func (l *lora) setRatio(ratio float64) {
 // sync makes the adapter the masters, rounded to the nearest float16 where that is
 // what it is held in.
 func (l *lora) sync() {
+	l.adapter.Changed()
 	if !l.half {
 		return
 	}

@@ -50,7 +50,7 @@ func (r *runner) forecast(opt model.Options) int64 {
 	for _, n := range r.lora.names {
 		ranks[n] = r.lora.adapter.Pairs[n].Rank()
 	}
-	return total + int64(m.HeapAlloc) + r.base.Model.PassMemory(r.shape(), ranks, opt)
+	return total + r.mergedBytes(opt.Stream) + int64(m.HeapAlloc) + r.base.Model.PassMemory(r.shape(), ranks, opt)
 }
 
 // mapped is how much of the base's file is resident: all of it, or when layers are

@@ -121,7 +121,7 @@ func TestRecordedCurve(t *testing.T) {
 			cfg.LR, cfg.Warmup, cfg.Optimizer.WeightDecay = 1e-3, 5, 0.01
 			cfg.Adapter.Float32, cfg.Context = c.float32, 64
 			r := &runner{cfg: cfg, base: base, objective: supervised(), told: func(Progress) {}, epoch: -1, train: samples}
-			if r.lora, err = wrapLoRA(base.Model, recordedAdapter(t, base.Model, filepath.Join(dir, "init")), &cfg.Adapter); err != nil {
+			if r.lora, err = wrapLoRA(base.Model, recordedAdapter(t, base.Model, filepath.Join(dir, "init")), &cfg.Adapter, cfg.Seed); err != nil {
 				t.Fatal(err)
 			}
 			if err := r.prepare(nil); err != nil {

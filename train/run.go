@@ -304,7 +304,7 @@ func (r *runner) startFrom(path string) (err error) {
 	if err != nil {
 		return err
 	}
-	r.lora, err = wrapLoRA(r.base.Model, a, &r.cfg.Adapter)
+	r.lora, err = wrapLoRA(r.base.Model, a, &r.cfg.Adapter, r.cfg.Seed)
 	return err
 }
 
@@ -403,7 +403,7 @@ func (r *runner) plan() string {
 		}
 	}
 	text := fmt.Sprintf("%d numbers are trained in %d matrices; %d sequences of %d tokens, of which %d are trained; %d steps of %d sequences",
-		r.lora.count(), len(r.lora.names), len(r.train), tokens, trained, r.steps, r.cfg.Batch*r.cfg.Accumulate)
+		r.lora.count(), len(r.lora.names), len(r.train), tokens, trained, r.steps, r.cfg.Batch*r.cfg.Accumulate) + r.lora.leftOut()
 	if r.heldAll > 0 {
 		text += fmt.Sprintf("; %d held out, %d of them evaluated", r.heldAll, len(r.held))
 	}

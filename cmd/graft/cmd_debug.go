@@ -24,6 +24,7 @@ type debugOptions struct {
 	adapters    []string
 	output      string
 	force       bool
+	asMerged    bool
 }
 
 func newDebugCmd(a *app) *cobra.Command {
@@ -60,6 +61,7 @@ func newDebugLogitsCmd(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error { return a.debugLogits(args[0], &o) },
 	}
 	o.add(cmd)
+	addAsMerged(cmd, &o.asMerged)
 	return cmd
 }
 
@@ -131,7 +133,7 @@ func (a *app) debugLogits(path string, o *debugOptions) error {
 		return err
 	}
 	base := &train.Base{Path: path, Source: src, Model: m}
-	adapters, err := loadAdapters(base, o.adapters)
+	adapters, err := a.useAdapters(base, o.adapters, o.asMerged)
 	if err != nil {
 		return err
 	}

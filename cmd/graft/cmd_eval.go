@@ -16,6 +16,7 @@ type evalOptions struct {
 	adapters []string
 	against  []string
 	noKL     bool
+	asMerged bool
 }
 
 func newEvalCmd(a *app) *cobra.Command {
@@ -40,6 +41,7 @@ same token most likely. The reference is the model with its adapters, if any.
 	o.gate.add(cmd)
 	f := cmd.Flags()
 	f.StringArrayVar(&o.adapters, "adapter", nil, "PATH or PATH=FACTOR: adapter to use (repeatable; they act together)")
+	addAsMerged(cmd, &o.asMerged)
 	f.StringArrayVar(&o.against, "against", nil, "another model to compare with (repeatable)")
 	f.BoolVar(&o.noKL, "no-kl", false, "losses only")
 	return cmd
@@ -63,7 +65,7 @@ func (a *app) eval(ctx context.Context, path string, o *evalOptions) error {
 		if err := a.pass(&o.gate, base.Source, o.adapters); err != nil {
 			return err
 		}
-		loaded, err := loadAdapters(base, o.adapters)
+		loaded, err := a.useAdapters(base, o.adapters, o.asMerged)
 		if err != nil {
 			return err
 		}

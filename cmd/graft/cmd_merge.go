@@ -33,6 +33,8 @@ type mergeOptions struct {
 	gate                gateFlags
 	momentMemory        string
 	maxError, maxGrowth float64
+
+	trainedFor bool // the method is what the adapter was trained for
 }
 
 func newMergeCmd(a *app) *cobra.Command {
@@ -54,7 +56,8 @@ files; DST is a GGUF file, or a folder for a Hugging Face model.
 Methods for --type same:
 ` + methodHelp() + `
 
-With --data the default is fit, without it keep: a text or records like those that
+With --data the default is fit, without it keep (for an adapter of train --merge-aware it
+is aware, the merge that it was trained for): a text or records like those that
 the adapter is for show which directions of the inputs matter.
 
 What survived is measured: gain (1: the change is there at full strength, 0: it is
@@ -73,7 +76,7 @@ status 5.` + exitStatus,
 	f := cmd.Flags()
 	f.StringVar(&o.typ, "type", "same", "same, or a file type (F16, Q4_K_M, ...)")
 	f.StringVar(&o.heldOut, "held-out", "", "other text or JSONL to measure the recovery on")
-	f.StringVar(&o.method, "method", "", "how codes are found when types stay the same: "+strings.Join(merge.MethodNames(), ", ")+" (default: fit with --data, else keep)")
+	f.StringVar(&o.method, "method", "", "how codes are found when types stay the same: "+strings.Join(merge.MethodNames(), ", ")+" (default: fit with --data, else keep; aware for an adapter trained so)")
 	f.StringVar(&o.momentMemory, "moment-memory", "128MiB", "memory for the moments of inputs; with less the data is run more often")
 	f.Float64Var(&o.maxError, "max-error", 0.5, "promote: error of outputs on inputs to reach")
 	f.Float64Var(&o.maxGrowth, "max-growth", 0.1, "promote: part by which the tensors may grow")
@@ -131,11 +134,6 @@ func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, 
 	if err := o.output.check(inputs...); err != nil {
 		return err
 	}
-	if o.method == "" {
-		if o.method = "keep"; o.data.path != "" {
-			o.method = "fit"
-		}
-	}
 	report, err := a.mergeFiles(ctx, basePath, adapterArgs, o)
 	if err != nil || o.output.dryRun {
 		return err
@@ -167,6 +165,9 @@ func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, 
 func (a *app) mergeFiles(ctx context.Context, basePath string, adapterArgs []string, o *mergeOptions) (*merge.Report, error) {
 	adapters, err := openAdapters(adapterArgs)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.chooseMethod(adapters, o); err != nil {
 		return nil, err
 	}
 	base, err := arch.Open(basePath, arch.Options{})
@@ -332,6 +333,9 @@ func (o *mergeOptions) verdict(doc *mergeDoc) error {
 	gain := doc.Report.Total.Gain
 	if on := doc.Report.Total.GainOnInputs; on != 0 {
 		gain = on // what real inputs see counts, not the weights
+	}
+	if o.trainedFor && doc.Report.Total.Changed > 0 {
+		return nil // the file is what was trained, whatever the change's gain
 	}
 	if doc.Report.Total.DeltaRMS > 0 && gain < o.minGain {
 		return &format.CheckError{Reason: fmt.Sprintf("the adapter was lost: its gain is %.3f, below %.3g; %s", gain, o.minGain, hint)}

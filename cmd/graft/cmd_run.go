@@ -21,6 +21,7 @@ type runCmdOptions struct {
 	prompt, file, system string
 	adapters             []string
 	compare, raw, chat   bool
+	asMerged             bool
 	context              int
 	gen                  train.GenerateOptions
 	gate                 gateFlags
@@ -49,6 +50,7 @@ conversation, a line a message.
 	f.StringVar(&o.file, "file", "", "read the prompt from a file")
 	f.StringVar(&o.system, "system", "", "system message")
 	f.StringArrayVar(&o.adapters, "adapter", nil, "PATH or PATH=FACTOR: adapter to use (repeatable; they act together)")
+	addAsMerged(cmd, &o.asMerged)
 	f.BoolVar(&o.compare, "compare", false, "answer without the adapters first, then with them")
 	f.BoolVar(&o.raw, "raw", false, "continue the prompt as text, without the chat template")
 	f.BoolVar(&o.chat, "chat", false, "hold a conversation, a line a message, from standard input")
@@ -96,7 +98,7 @@ func (a *app) generate(ctx context.Context, path string, o *runCmdOptions) error
 	if err := a.pass(&o.gate, base.Source, o.adapters); err != nil {
 		return err
 	}
-	adapters, err := loadAdapters(base, o.adapters)
+	adapters, err := a.useAdapters(base, o.adapters, o.asMerged)
 	if err != nil {
 		return err
 	}

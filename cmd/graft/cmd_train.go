@@ -139,6 +139,7 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&c.Adapter.From, "from", c.Adapter.From, "adapter to begin with")
 	f.BoolVar(&c.Adapter.Float32, "adapter-float32", c.Adapter.Float32, "hold and save the adapter in float32 instead of float16")
 
+	f.BoolVar(&c.Adapter.MergeAware, "merge-aware", c.Adapter.MergeAware, "train for the merged file: compute with the codes that merging gives")
 	f.StringVar(&c.Objective.Name, "objective", c.Objective.Name, "what it is trained for: "+strings.Join(objective.Names(), ", ")+" (sft)")
 	f.Float64Var(&c.Objective.Beta, "beta", c.Objective.Beta, "of preferences: how much a log-ratio weighs; 0: the objective's default")
 	f.Float64Var(&c.Objective.Gamma, "gamma", c.Objective.Gamma, "of simpo: margin between the answers; 0: its default")

@@ -143,6 +143,10 @@ func (a *app) recovery(ctx context.Context, basePath string, adapters []string, 
 	if err != nil {
 		return nil, err
 	}
+	adapterName := "adapter, unmerged"
+	if trainedForm(loaded) {
+		adapterName = "adapter, as trained"
+	}
 	merged, err := train.OpenBase(mergedPath, model.Options{Threads: a.threads})
 	if err != nil {
 		return nil, err
@@ -152,7 +156,7 @@ func (a *app) recovery(ctx context.Context, basePath string, adapters []string, 
 	if err != nil {
 		return nil, err
 	}
-	rs, err := a.evaluate(ctx, []side{{"base", base, nil}, {"adapter, unmerged", base, loaded}, {"merged", merged, nil}}, samples, 1, true)
+	rs, err := a.evaluate(ctx, []side{{"base", base, nil}, {adapterName, base, loaded}, {"merged", merged, nil}}, samples, 1, true)
 	if err != nil {
 		return nil, err
 	}

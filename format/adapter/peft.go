@@ -48,6 +48,7 @@ func openPEFT(path string) (*Adapter, error) {
 	}
 	defer f.Close()
 	a := &Adapter{Path: path, Format: "peft", Name: folderName(dir), Meta: otherMetadata(f)}
+	c.mergeAware(a.Meta)
 	a.Base, _ = c.values["base_model_name_or_path"].(string)
 	a.Invocation = invocation(c.values["alora_invocation_tokens"])
 	h := &halves{path: weights}

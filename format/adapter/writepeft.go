@@ -137,6 +137,7 @@ func (a *Adapter) peftConfig(pairs []*Pair, opt WriteOptions) ([]byte, error) {
 		"peft_type": "LORA", "r": rank, "rank_pattern": rankPattern, "revision": nil, "target_modules": a.targetModules(pairs),
 		"task_type": "CAUSAL_LM", "use_dora": dora > 0, "use_rslora": false,
 	}
+	putMergeAware(c, opt.extra(a))
 	if len(a.Invocation) > 0 {
 		c["alora_invocation_tokens"] = a.Invocation
 	}

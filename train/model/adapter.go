@@ -33,7 +33,17 @@ func (p *Pair) Rank() int { return p.B.Cols }
 // merged file will do.
 type Adapter struct {
 	Pairs map[string]*Pair
+	// Merge, if not nil, makes the adapter act as the file does that it is merged into.
+	// It must not act together with others then.
+	Merge *Merge
+	// TrainedFor is the Merge that the adapter was trained with, nil for an ordinary one.
+	TrainedFor *Merge
+
+	version uint64
 }
+
+// Changed must be called when numbers of an adapter with a Merge have changed.
+func (a *Adapter) Changed() { a.version++ }
 
 func sameShape(x, y kernel.Mat) bool {
 	return x.Rows == y.Rows && x.Cols == y.Cols && x.Stride == y.Stride && len(x.Data) == len(y.Data)
@@ -99,11 +109,11 @@ type bound struct {
 // grads, if not nil, belongs to the first adapter.
 func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 	for _, l := range m.byName {
-		l.bound = l.bound[:0]
+		l.bound, l.merge = l.bound[:0], false
 	}
 	for _, stack := range m.stacks {
 		for _, l := range stack {
-			l.bound = l.bound[:0]
+			l.bound, l.merge = l.bound[:0], false
 		}
 	}
 	m.ends, m.spent, m.lapped = 0, Spent{}, time.Now()
@@ -113,9 +123,17 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 	if drop.P < 0 || drop.P >= 1 {
 		return fmt.Errorf("model: dropout of %v", drop.P)
 	}
+	m.merging, m.grads = false, grads != nil
+	used := 0
 	for i, a := range adapters {
 		if a.Adapter == nil || a.Weight == 0 && grads == nil {
 			continue
+		}
+		if used++; a.Merge != nil {
+			m.merging = true
+		}
+		if m.merging && used > 1 {
+			return fmt.Errorf("model: an adapter that acts as if merged cannot act together with others")
 		}
 		for _, name := range a.Names() {
 			var g *Grad
@@ -127,6 +145,11 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 			if err := m.bindPair(name, a.Pairs[name], g, a.Weight, drop); err != nil {
 				return err
 			}
+			if m.merging {
+				if err := m.mergeInto(name, a.Adapter); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	if m.keep = 1; grads != nil {
@@ -135,12 +158,17 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 	return nil
 }
 
+// matrices are the one of a name, or those of the stack of that name.
+func (m *Model) matrices(name string) []*linear {
+	if l := m.byName[name]; l != nil {
+		return []*linear{l}
+	}
+	return m.stacks[name]
+}
+
 // bindPair binds a pair to its matrix, or its parts to the matrices of a stack.
 func (m *Model) bindPair(name string, p *Pair, g *Grad, weight float32, drop Dropout) error {
-	to := m.stacks[name]
-	if l := m.byName[name]; l != nil {
-		to = []*linear{l}
-	}
+	to := m.matrices(name)
 	if to == nil {
 		return m.noSuchMatrix(name)
 	}

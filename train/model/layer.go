@@ -42,9 +42,10 @@ type workspace struct {
 	terms     []kernel.Term // of the matrices that share an input
 	a, da     scratch       // of pairs that share an input, stacked
 	du, drop  scratch
-	g         scratch // gradient of the residual
-	dy, dh    scratch // [d]
-	do        scratch // [heads·value]
+	change    []scratch // by worker: rows of the change of a matrix to be merged
+	g         scratch   // gradient of the residual
+	dy, dh    scratch   // [d]
+	do        scratch   // [heads·value]
 	dqkv      scratch
 	dk, dv    scratch // of every query head, before a group's are summed
 	dgu, dact scratch

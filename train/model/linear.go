@@ -13,9 +13,11 @@ type linear struct {
 	w       kernel.Weights
 	bias    []float32 // or nil
 	bound   []bound
-	slots   *int // the count of its layer
-	stacked bool // it is one of a stack
-	expert  int  // which
+	merge   bool    // the pair bound acts as if merged
+	merged  *merged // the matrix for that, or nil
+	slots   *int    // the count of its layer
+	stacked bool    // it is one of a stack
+	expert  int     // which
 }
 
 // trained says whether a gradient is wanted of some pair of l.
@@ -38,7 +40,11 @@ type part struct {
 // forward computes the outputs of parts from their input x[T, in]. What backward
 // wants of the pairs bound is left in us.
 func (m *Model) forward(x kernel.Mat, us []scratch, parts ...part) {
-	u, at := m.changes(x, us, parts), 0
+	var u kernel.Mat
+	at := 0
+	if !m.merging || m.grads {
+		u = m.changes(x, us, parts)
+	}
 	m.lap(LowRank)
 	terms := m.work.terms[:0]
 	for _, p := range parts {
@@ -46,8 +52,8 @@ func (m *Model) forward(x kernel.Mat, us []scratch, parts ...part) {
 		if p.l.bias != nil {
 			m.rows(x.Rows, func(t, _ int) { copy(p.y.Row(t), p.l.bias) })
 		}
-		t := kernel.Term{Y: p.y, W: p.l.w, Acc: p.l.bias != nil}
-		if len(p.l.bound) > 0 {
+		t := kernel.Term{Y: p.y, W: m.weights(p.l), Acc: p.l.bias != nil}
+		if len(p.l.bound) > 0 && !m.merging {
 			b := &p.l.bound[0]
 			t.U, t.B = b.columns(u, &at), b.pair.B
 			for _, other := range p.l.bound[1:] {
@@ -60,6 +66,9 @@ func (m *Model) forward(x kernel.Mat, us []scratch, parts ...part) {
 	clear(terms)
 	m.work.terms = terms
 	m.lap(Frozen)
+	if m.merging {
+		return
+	}
 	at = 0
 	for _, p := range parts {
 		for i := range p.l.bound {
@@ -157,7 +166,7 @@ func (m *Model) stack(s *scratch, cols int, parts []part, f func(b *bound) kerne
 func (m *Model) backward(dx, x kernel.Mat, us []scratch, acc bool, parts ...part) {
 	if dx.Rows > 0 {
 		for i, p := range parts {
-			kernel.MulNN(m.pool, dx, p.y, p.l.w, acc || i > 0)
+			kernel.MulNN(m.pool, dx, p.y, m.weights(p.l), acc || i > 0)
 		}
 		m.lap(Frozen)
 	}
@@ -183,7 +192,7 @@ func (m *Model) backward(dx, x kernel.Mat, us []scratch, acc bool, parts ...part
 		m.dropBackward(dx, du, x, parts)
 		return
 	}
-	if dx.Rows > 0 {
+	if dx.Rows > 0 && !m.merging {
 		kernel.GemmNN(m.pool, dx, du, a, true)
 	}
 	m.weigh(du)

@@ -66,9 +66,11 @@ type Model struct {
 	stored []*format.Tensor // what embedding, head and last norm are made of
 
 	// Of the pass that runs.
-	ends int     // pairs bound to embedding and head
-	keep float32 // share of an adapter's inputs that dropout leaves
-	work workspace
+	ends    int     // pairs bound to embedding and head
+	keep    float32 // share of an adapter's inputs that dropout leaves
+	grads   bool    // gradients are wanted
+	merging bool    // the adapter acts as if merged
+	work    workspace
 
 	spent  Spent // of the pass, up to lapped
 	lapped time.Time

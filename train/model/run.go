@@ -271,6 +271,7 @@ func (m *Model) giveBack(i int) {
 		for _, t := range m.storedIn(i) {
 			t.Release()
 		}
+		m.dropMerged(i)
 	}
 }
 
@@ -283,10 +284,14 @@ func (m *Model) storedIn(i int) []*format.Tensor {
 
 // lookUp makes x the scaled embeddings of ids.
 func (m *Model) lookUp(x kernel.Mat, ids []int32) {
+	weights := m.weights(m.embed)
 	m.rows(x.Rows, func(t, _ int) {
 		row, id := x.Row(t), int(ids[t])
-		m.embed.w.DecodeRows(row, id)
+		weights.DecodeRows(row, id)
 		for i := range m.embed.bound {
+			if m.merging {
+				break
+			}
 			b := &m.embed.bound[i]
 			for j, u := range b.pair.B.Row(id) {
 				kernel.Axpy(row, b.scale*u, b.pair.A.Row(j))
