@@ -7,8 +7,8 @@ import (
 	"os"
 	"slices"
 
+	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/train/data"
-	"github.com/graft-lora/graft/train/model"
 	"github.com/graft-lora/graft/train/objective"
 	"github.com/graft-lora/graft/train/optim"
 	"go.yaml.in/yaml/v3"
@@ -53,6 +53,11 @@ type Config struct {
 	Seed       uint64                 `json:"seed" yaml:"seed"`                           // of the initial adapter, the order, the split and the dropout
 	Optimizer  optim.Settings         `json:"optimizer" yaml:"optimizer"`
 	Schedule   optim.ScheduleSettings `json:"schedule" yaml:"schedule"` // its warmup and total are filled in
+
+	// Compute is the arithmetic of the base's products: float32, the same bytes everywhere;
+	// bf16, faster on processors that have AVX512_BF16, the same bytes on those; or auto,
+	// which becomes the faster of them before the run begins.
+	Compute string `json:"compute" yaml:"compute"`
 
 	// NEFTune is the size of the noise on embeddings in training, see [model.Noise]; 0 is none.
 	NEFTune float64 `json:"neftune,omitempty" yaml:"neftune,omitempty"`
@@ -124,6 +129,7 @@ func DefaultConfig() Config {
 		EvalLimit:   64,
 		SaveEvery:   50,
 		HeadMemory:  32 << 20,
+		Compute:     kernel.Float32.String(),
 
 		KeepCheckpoints: 2,
 	}
@@ -220,12 +226,11 @@ func (c *Config) Check() error {
 	case len(c.Adapter.Targets) == 0:
 		return bad("no target modules are given")
 	}
+	if _, err := c.compute(); err != nil {
+		return err
+	}
 	_, err := objective.New(c.Objective)
 	return err
-}
-
-func (c *Config) modelOptions() model.Options {
-	return model.Options{Threads: c.Threads, KeepLayers: c.KeepLayers, HeadMemory: c.HeadMemory, Context: c.Context}
 }
 
 // scale is what B·A is multiplied by.
@@ -268,6 +273,9 @@ func (c Config) essence() Config {
 	c.Base, c.Data, c.HeldOut, c.Output, c.Adapter.From, c.ChatTemplate = "", "", "", "", "", ""
 	c.Threads, c.KeepLayers, c.HeadMemory, c.Memory, c.SaveEvery, c.KeepCheckpoints = 0, 0, 0, 0, 0, 0
 	c.TensorBoard = false
+	if c.Compute == "" { // of a run from before there was a choice
+		c.Compute = kernel.Float32.String()
+	}
 	return c
 }
 

@@ -77,6 +77,7 @@ func MakePlan(ctx context.Context, c Config) (Plan, error) {
 	if c.Output == "" {
 		c.Output = "." // never written to
 	}
+	c.chooseCompute(Fresh, func(Progress) {})
 	r, err := open(c, nil)
 	if err != nil {
 		return Plan{}, err

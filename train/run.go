@@ -112,6 +112,7 @@ func Run(ctx context.Context, c Config, mode Mode, progress func(Progress)) (Res
 	if progress == nil {
 		progress = func(Progress) {}
 	}
+	c.chooseCompute(mode, progress)
 	from, err := begin(&c, mode, progress)
 	if err != nil {
 		return Result{}, err

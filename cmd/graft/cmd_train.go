@@ -171,6 +171,7 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	f.Float64Var(&c.NEFTune, "neftune", c.NEFTune, "noise on embeddings in training (5 is usual); 0: none")
 	f.IntVar(&c.EvalLimit, "eval-limit", c.EvalLimit, "held-out sequences evaluated at most; 0: all")
 	f.StringVar(&o.memory, "memory", "", "resident memory the run may take, \"1.5GiB\": keeps activations and streams the base to fit")
+	f.StringVar(&c.Compute, "compute", c.Compute, "arithmetic of the base's products: float32, bf16 (faster where the processor has it), auto")
 	f.IntVar(&c.KeepLayers, "keep-layers", c.KeepLayers, "layers that keep their activations; the others run twice; -1: all keep")
 }
 

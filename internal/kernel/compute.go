@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/graft-lora/graft/internal/cpu"
 )
@@ -43,4 +44,37 @@ func ParseCompute(s string) (Compute, error) {
 // with AVX512_BF16, and the tier of AVX-512. A product in one that is not panics.
 func (c Compute) Available() bool {
 	return c == Float32 || c == BF16 && hasBF16 && cpu.Current() == cpu.AVX512
+}
+
+// Lacks says why c is not available.
+func (c Compute) Lacks() string {
+	if hasBF16 {
+		return "GRAFT_KERNEL asks for kernels other than those of AVX-512"
+	}
+	return "this processor has no AVX512_BF16; float32 runs everywhere"
+}
+
+// Speed is how fast c makes a product of the size of a training step's, forward and
+// backward, on p, in GFLOP/s: the best of a few, some tens of milliseconds together. It is
+// for choosing between arithmetics; 0 where c is not available.
+func (c Compute) Speed(p *Pool) float64 {
+	if !c.Available() {
+		return 0
+	}
+	const rows, out, in = 512, 1536, 576
+	x, y, w := NewMat(rows, in), NewMat(rows, out), NewMat(out, in)
+	for i := range x.Data {
+		x.Data[i] = float32(i%7) - 3
+	}
+	for i := range w.Data {
+		w.Data[i] = float32(i%5) - 2
+	}
+	dx, best := NewMat(rows, in), 0.0
+	for range 6 {
+		start := time.Now()
+		c.MulNTs(p, x, Term{Y: y, W: w})
+		c.MulNN(p, dx, y, w, false)
+		best = max(best, 4*rows*out*in/float64(time.Since(start).Nanoseconds()))
+	}
+	return best
 }

@@ -85,11 +85,11 @@ func (m *Model) attend(o, q, k, v kernel.Mat, lead, window int, s *attnScratch) 
 		seenBy(one, lead, window, func(_ int, row []float32, _, _ int) { kernel.Softmax(row, row) })
 	}
 	if group == 1 {
-		kernel.GemmNN(nil, o, p, v, false)
+		m.opt.Compute.GemmNN(nil, o, p, v, false)
 		return
 	}
 	under := s.o.mat(p.Rows, m.ValDim)
-	kernel.GemmNN(nil, under, p, v, false)
+	m.opt.Compute.GemmNN(nil, under, p, v, false)
 	for r := range under.Rows {
 		i := r / q.Rows
 		copy(o.Row(r % q.Rows)[i*m.ValDim:(i+1)*m.ValDim], under.Row(r))
@@ -110,7 +110,7 @@ func (m *Model) scaled(q kernel.Mat, s *attnScratch) kernel.Mat {
 // scores makes s the capped scores of scaled queries and keys, n of the former for each
 // head; those of keys that a query does not see mean nothing.
 func (m *Model) scores(s, q, k kernel.Mat, n, lead, window int) {
-	kernel.GemmNT(nil, s, q, k, false)
+	m.opt.Compute.GemmNT(nil, s, q, k, false)
 	if m.AttnSoftcap == 0 {
 		return
 	}
@@ -188,23 +188,23 @@ func (m *Model) attendBackward(dq, dk, dv, do, q, k, v kernel.Mat, lead, window 
 	}
 	m.scores(capped, q, k, q.Rows, lead, window)
 	seenBy(p, lead, window, func(r int, row []float32, lo, hi int) { kernel.Softmax(row, capped.Row(r)[lo:hi]) })
-	addSeen(dv, p, do, lead)
-	kernel.GemmNT(nil, dp, do, v, false)
+	m.addSeen(dv, p, do, lead)
+	m.opt.Compute.GemmNT(nil, dp, do, v, false)
 	seenBy(dp, lead, window, func(r int, row []float32, lo, hi int) {
 		kernel.SoftmaxBackward(row, p.Row(r)[lo:hi], row)
 		if m.AttnSoftcap != 0 {
 			kernel.SoftcapBackward(row, row, capped.Row(r)[lo:hi], m.AttnSoftcap)
 		}
 	})
-	kernel.GemmNN(nil, dq, dp, k, false)
+	m.opt.Compute.GemmNN(nil, dq, dp, k, false)
 	for r := range dq.Rows {
 		kernel.Scale(dq.Row(r), m.AttnScale, dq.Row(r))
 	}
-	addSeen(dk, dp, q, lead)
+	m.addSeen(dk, dp, q, lead)
 }
 
 // addSeen adds pᵀ·x to the first rows of d and makes it the others.
-func addSeen(d, p, x kernel.Mat, first int) {
-	kernel.GemmTN(nil, d.Sub(0, first, 0, d.Cols), p.Sub(0, p.Rows, 0, first), x, true)
-	kernel.GemmTN(nil, d.Sub(first, d.Rows, 0, d.Cols), p.Sub(0, p.Rows, first, p.Cols), x, false)
+func (m *Model) addSeen(d, p, x kernel.Mat, first int) {
+	m.opt.Compute.GemmTN(nil, d.Sub(0, first, 0, d.Cols), p.Sub(0, p.Rows, 0, first), x, true)
+	m.opt.Compute.GemmTN(nil, d.Sub(first, d.Rows, 0, d.Cols), p.Sub(0, p.Rows, first, p.Cols), x, false)
 }

@@ -62,7 +62,7 @@ func (m *Model) forward(x kernel.Mat, us []scratch, parts ...part) {
 		}
 		terms = append(terms, t)
 	}
-	kernel.MulNTs(m.pool, x, terms...)
+	m.opt.Compute.MulNTs(m.pool, x, terms...)
 	clear(terms)
 	m.work.terms = terms
 	m.lap(Frozen)
@@ -166,7 +166,7 @@ func (m *Model) stack(s *scratch, cols int, parts []part, f func(b *bound) kerne
 func (m *Model) backward(dx, x kernel.Mat, us []scratch, acc bool, parts ...part) {
 	if dx.Rows > 0 {
 		for i, p := range parts {
-			kernel.MulNN(m.pool, dx, p.y, m.weights(p.l), acc || i > 0)
+			m.opt.Compute.MulNN(m.pool, dx, p.y, m.weights(p.l), acc || i > 0)
 		}
 		m.lap(Frozen)
 	}

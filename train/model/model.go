@@ -13,7 +13,7 @@ import (
 )
 
 // Options are settings of a model. The zero value is good, and none of them but
-// Context changes a byte of what is computed.
+// Context and Compute changes a byte of what is computed.
 type Options struct {
 	Threads int // 0: one for each processor
 	// KeepLayers is how many layers next to the last one keep their activations between
@@ -35,6 +35,10 @@ type Options struct {
 	// with two tables of rope factors (longrope) takes the long one when Context
 	// is above its original context, as llama.cpp does. 0 means the original.
 	Context int
+	// Compute is the arithmetic of the products through the model's own matrices and of
+	// those of attention, forward and backward; adapters and all else are float32 in any.
+	// New refuses one that the processor does not have.
+	Compute kernel.Compute
 }
 
 // Model is a decoder ready to run. Its methods must not run at the same time.
@@ -110,6 +114,9 @@ func New(src *arch.Model, opt Options) (*Model, error) {
 	}
 	if opt.HeadMemory <= 0 {
 		opt.HeadMemory = defaultHeadMemory
+	}
+	if err := computes(opt.Compute); err != nil {
+		return nil, err
 	}
 	m := &Model{Config: c, opt: opt, byName: map[string]*linear{}, stacks: map[string][]*linear{}}
 	m.SetKeepLayers(opt.KeepLayers)
