@@ -48,6 +48,26 @@ func Unsupported(f string, args ...any) error {
 	return &UnsupportedError{Feature: fmt.Sprintf(f, args...)}
 }
 
+// RowError says which row of a matrix cannot be encoded.
+type RowError struct {
+	Row int64 // of the rows given, and of the tensor once it has passed [AtRow]
+	Err error // names the column, and why
+}
+
+func (e *RowError) Error() string { return fmt.Sprintf("row %d, %v", e.Row, e.Err) }
+
+func (e *RowError) Unwrap() error { return e.Err }
+
+// AtRow gives err as it is when the rows given began at row first: a [RowError] is
+// moved, others are returned as they are.
+func AtRow(err error, first int64) error {
+	var e *RowError
+	if errors.As(err, &e) {
+		return &RowError{first + e.Row, e.Err}
+	}
+	return err
+}
+
 // CheckError says that everything ran, but what the command checks does not
 // hold: two files differ, a merge lost its adapter. Exit status 5.
 type CheckError struct {

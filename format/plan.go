@@ -71,7 +71,7 @@ func NewOutput(name string, typ Type, shape []int64, rows RowReader, weights []f
 			return err
 		}
 		if err := codec.Encode(dst, buf, int(cols), weights); err != nil {
-			return fmt.Errorf("tensor %s, rows from %d: %w", name, unit, err)
+			return AtRow(err, unit)
 		}
 		return nil
 	}

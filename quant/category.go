@@ -1,6 +1,9 @@
 package quant
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // category is the part of a model that a tensor belongs to, as the rules see it.
 type category int
@@ -18,12 +21,14 @@ const (
 	ffnDown
 )
 
+const perLayerEmbedding = "per_layer_token_embd.weight"
+
 // categoryOf finds the category by parts of the name; the first that is found wins.
 func categoryOf(name string) category {
 	switch name {
 	case "output.weight":
 		return outputHead
-	case "token_embd.weight", "per_layer_token_embd.weight":
+	case "token_embd.weight", perLayerEmbedding:
 		return tokenEmbedding
 	}
 	for _, c := range []struct {
@@ -65,8 +70,24 @@ var keptNames = []struct{ part, why string }{
 	{"a.rvq.codebook", "audio codebooks are kept"}, {"mm.a.code_embd", "audio codebooks are kept"},
 }
 
-// kept says why t is copied whatever the recipe wants, or "".
-func (r Recipe) kept(t TensorDesc) string {
+// keptOf are more such parts of single architectures.
+var keptOf = map[string][]string{
+	"glm5-next": {"hc_", "indexer.attn_q_b", "indexer.attn_k", "indexer.proj", "indexer_compressor_gate", "indexer_compressor_ape",
+		"ssm_f_a.weight", "ssm_f_b.weight", "ssm_g_a.weight", "ssm_g_b.weight", "ssm_beta.weight", "attn_kv_a_mqa.weight", "attn_k_b.weight", "attn_v_b.weight"},
+}
+
+// eightBitsOf are parts of names of tensors that get no fewer than eight bits from
+// the recipe, by architecture.
+var eightBitsOf = map[string][]string{"glm5-next": {"attn_q_a", "attn_q_b", "nextn.eh_proj"}}
+
+// hasPart says whether name contains one of parts.
+func hasPart(name string, parts []string) bool {
+	return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(name, p) })
+}
+
+// kept says why t, of a model of an architecture, is copied whatever the recipe
+// wants, or "".
+func (r Recipe) kept(arch string, t TensorDesc) string {
 	switch {
 	case dims(t.Shape) < 2:
 		return "vectors are kept"
@@ -81,6 +102,9 @@ func (r Recipe) kept(t TensorDesc) string {
 		if strings.Contains(t.Name, k.part) {
 			return k.why
 		}
+	}
+	if hasPart(t.Name, keptOf[arch]) {
+		return "kept in " + arch
 	}
 	return ""
 }

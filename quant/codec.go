@@ -96,7 +96,7 @@ func (c *codec) encodeRows(dst []byte, src []float32, cols int, weights []float3
 	for r := range len(src) / cols {
 		row := src[r*cols : (r+1)*cols]
 		if i := firstNonFinite(row); i >= 0 {
-			return fmt.Errorf("row %d, column %d: %v cannot be encoded as %v", r, i, row[i], c.typ)
+			return &format.RowError{Row: int64(r), Err: fmt.Errorf("column %d: %v cannot be encoded as %v", i, row[i], c.typ)}
 		}
 		out := dst[r*rowBytes : (r+1)*rowBytes]
 		c.encode(out, row, weights)
@@ -108,7 +108,7 @@ func (c *codec) encodeRows(dst []byte, src []float32, cols int, weights []float3
 }
 
 func (c *codec) tooLarge(row, block int) error {
-	return fmt.Errorf("row %d, columns from %d: values too large for %v", row, block*c.typ.BlockSize(), c.typ)
+	return &format.RowError{Row: int64(row), Err: fmt.Errorf("columns from %d: values too large for %v", block*c.typ.BlockSize(), c.typ)}
 }
 
 // badScale gives the first block whose scale is not finite, or -1.

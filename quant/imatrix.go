@@ -257,13 +257,10 @@ func (m *Imatrix) Weights(tensor string) []float32 {
 // Filter returns m with the entries whose name contains one of include (all, if it
 // is empty) and none of exclude.
 func (m *Imatrix) Filter(include, exclude []string) *Imatrix {
-	has := func(name string, parts []string) bool {
-		return slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(name, p) })
-	}
 	c := *m
 	c.Entries = nil
 	for _, e := range m.Entries {
-		if (len(include) == 0 || has(e.Name, include)) && !has(e.Name, exclude) {
+		if (len(include) == 0 || hasPart(e.Name, include)) && !hasPart(e.Name, exclude) {
 			c.Entries = append(c.Entries, e)
 		}
 	}

@@ -78,6 +78,9 @@ func (s *mixture) layer(name string, running int) (int, error) {
 // typeOf applies the rules to t. An empty why means that none speaks of it.
 func (s *mixture) typeOf(t TensorDesc) (typ format.Type, why string, err error) {
 	cat := categoryOf(t.Name)
+	if hasPart(t.Name, eightBitsOf[s.m.Arch]) {
+		return format.Q8_0, "no fewer than eight bits in " + s.m.Arch, nil
+	}
 	switch {
 	case cat == outputHead, s.tied && cat == tokenEmbedding:
 		typ, why = s.head(t, cat)

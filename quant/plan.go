@@ -303,7 +303,7 @@ func stackOutput(name string, typ format.Type, v *format.View, weights []float32
 			matrix := unit / rows
 			n := min((matrix+1)*rows-unit, int64(len(dst))/o.UnitBytes)
 			if err := codec.Encode(dst[:n*o.UnitBytes], buf[:n*cols], int(cols), weights[matrix*cols:(matrix+1)*cols]); err != nil {
-				return fmt.Errorf("tensor %s, matrix %d, rows from %d: %w", name, matrix, unit%rows, err)
+				return fmt.Errorf("matrix %d: %w", matrix, format.AtRow(err, unit%rows))
 			}
 			dst, buf, unit = dst[n*o.UnitBytes:], buf[n*cols:], unit+n
 		}

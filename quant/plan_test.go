@@ -3,6 +3,7 @@ package quant
 import (
 	"bytes"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -98,6 +99,10 @@ func TestPlanStack(t *testing.T) {
 		if !bytes.Equal(got, want) {
 			t.Errorf("cut at row %d: other bytes", cut)
 		}
+	}
+	x[(2*rows+1)*cols+7] = float32(math.NaN())
+	if err := o.Fill(make([]byte, 11*o.UnitBytes), 1); err == nil || err.Error() != "matrix 2: row 1, column 7: NaN cannot be encoded as q4_K" {
+		t.Errorf("a NaN in the last matrix: %v", err)
 	}
 	var keys []string
 	for _, kv := range meta.All() {

@@ -23,7 +23,8 @@ type Recipe struct {
 	// LeaveOutput copies output.weight as it is.
 	LeaveOutput bool
 	// OutputType and TokenEmbeddingType fix the types of output.weight and of the
-	// token embeddings. As in llama-quantize they are taken whatever the row length.
+	// token embeddings. As in llama-quantize they are taken whatever the row length;
+	// embeddings of each layer may be named by TensorTypes instead.
 	OutputType, TokenEmbeddingType *format.Type
 	// TensorTypes are tried in order on names; the first that matches wins, and its
 	// tensor does not count in the recipe's running numbers. They are not looked
@@ -141,7 +142,7 @@ func (r Recipe) Types(m Model) ([]Choice, error) {
 	choices := make([]Choice, 0, len(m.Tensors))
 	for _, t := range m.Tensors {
 		c := Choice{Tensor: t.Name, Type: t.Type}
-		if why := r.kept(t); why != "" {
+		if why := r.kept(m.Arch, t); why != "" {
 			c.Why = why
 			choices = append(choices, c)
 			continue
@@ -159,8 +160,12 @@ func (r Recipe) Types(m Model) ([]Choice, error) {
 
 // choose is the order in which options, rules and fallbacks are asked.
 func (r Recipe) choose(s *mixture, t TensorDesc, info FileTypeInfo, overrides []TensorType) (typ format.Type, why string, fell bool, err error) {
+	named, err := firstMatch(overrides, t.Name)
+	if err != nil {
+		return 0, "", false, err
+	}
 	switch cat := categoryOf(t.Name); {
-	case r.TokenEmbeddingType != nil && cat == tokenEmbedding:
+	case r.TokenEmbeddingType != nil && cat == tokenEmbedding && (t.Name != perLayerEmbedding || named == nil):
 		return *r.TokenEmbeddingType, "token embedding type asked for", false, nil
 	case r.OutputType != nil && cat == outputHead:
 		return *r.OutputType, "output tensor type asked for", false, nil
@@ -169,17 +174,9 @@ func (r Recipe) choose(s *mixture, t TensorDesc, info FileTypeInfo, overrides []
 	if !typ.Quantized() {
 		return typ, why, false, nil
 	}
-	manual := false
-	for _, o := range overrides {
-		if manual, err = o.re.MatchString(t.Name); err != nil {
-			return 0, "", false, fmt.Errorf("tensor type pattern %q on %s: %w", o.Pattern, t.Name, err)
-		}
-		if manual {
-			typ, why = o.Type, fmt.Sprintf("tensor type asked for by pattern %q", o.Pattern)
-			break
-		}
-	}
-	if !manual && !r.Pure {
+	if named != nil {
+		typ, why = named.Type, fmt.Sprintf("tensor type asked for by pattern %q", named.Pattern)
+	} else if !r.Pure {
 		if mixed, rule, err := s.typeOf(t); err != nil {
 			return 0, "", false, err
 		} else if rule != "" {
@@ -193,7 +190,21 @@ func (r Recipe) choose(s *mixture, t TensorDesc, info FileTypeInfo, overrides []
 	return fitting, why + note, note != "", nil
 }
 
+// firstMatch is the first of overrides whose pattern is found in name, or nil.
+func firstMatch(overrides []TensorType, name string) (*TensorType, error) {
+	for i := range overrides {
+		o := &overrides[i]
+		if ok, err := o.re.MatchString(name); err != nil {
+			return nil, fmt.Errorf("tensor type pattern %q on %s: %w", o.Pattern, name, err)
+		} else if ok {
+			return o, nil
+		}
+	}
+	return nil, nil
+}
+
 // fallbacks give the type that stands in for one whose blocks do not divide a row.
+// A type of blocks of 32 that is not among them becomes F16.
 var fallbacks = map[format.Type]format.Type{
 	format.IQ1_S: format.IQ4_NL, format.IQ1_M: format.IQ4_NL,
 	format.IQ2_XXS: format.IQ4_NL, format.IQ2_XS: format.IQ4_NL, format.IQ2_S: format.IQ4_NL,
@@ -210,10 +221,10 @@ func fit(t TensorDesc, typ format.Type) (fitting format.Type, note string, err e
 		return typ, "", nil
 	}
 	next, ok := fallbacks[typ]
-	if !ok {
+	switch {
+	case !ok && typ.BlockSize() > 32:
 		return 0, "", fmt.Errorf("tensor %s: rows of %d are not whole blocks of %v, and no type stands in for it", t.Name, cols, typ)
-	}
-	if cols%int64(next.BlockSize()) != 0 {
+	case !ok, cols%int64(next.BlockSize()) != 0:
 		next = format.F16
 	}
 	return next, fmt.Sprintf("; rows of %d are not whole blocks of %v: %v instead", cols, typ, next), nil

@@ -220,8 +220,49 @@ func TestRecipeOptions(t *testing.T) {
 		}
 	}
 	m.Tensors[0].Shape = []int64{16, 48}
-	if _, err := (Recipe{FileType: Q8_0, Pure: true}).Types(m); err == nil {
-		t.Error("rows of 48 are accepted for q8_0")
+	if choices, err := (Recipe{FileType: Q8_0, Pure: true}).Types(m); err != nil || choices[0].Type != format.F16 || !choices[0].Fallback {
+		t.Errorf("rows of 48 as q8_0: %v, %v", choices, err)
+	}
+	if _, err := (Recipe{FileType: Q1_0, Pure: true}).Types(m); err == nil {
+		t.Error("rows of 48 are accepted for q1_0")
+	}
+}
+
+// TestRecipeLayerEmbeddings checks that the embeddings of each layer follow the token
+// embedding's type unless a pattern names them.
+func TestRecipeLayerEmbeddings(t *testing.T) {
+	t.Parallel()
+	q8 := format.Q8_0
+	m := Model{Arch: "gemma3n", Layers: 2, Tensors: []TensorDesc{{perLayerEmbedding, format.F16, []int64{64, 256}}, {"token_embd.weight", format.F16, []int64{64, 256}}}}
+	for pattern, want := range map[string]format.Type{"attn=q4_0": format.Q8_0, "token_embd=q4_0": format.Q4_0} {
+		o, err := ParseTensorType(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		choices, err := Recipe{FileType: Q4_K_M, TokenEmbeddingType: &q8, TensorTypes: []TensorType{o}}.Types(m)
+		if err != nil || choices[0].Type != want || choices[1].Type != format.Q8_0 {
+			t.Errorf("%s: %v, %v; want %v and q8_0", pattern, choices, err, want)
+		}
+	}
+}
+
+// TestRecipeOfOneArchitecture checks rules that hold for one architecture only.
+func TestRecipeOfOneArchitecture(t *testing.T) {
+	t.Parallel()
+	for arch, want := range map[string][3]format.Type{"glm5-next": {format.Q8_0, format.F16, format.Q4_K}, "glm4": {format.Q4_K, format.Q4_K, format.Q4_K}} {
+		m := Model{Arch: arch, Layers: 1}
+		for _, part := range []string{"attn_q_b", "attn_k_b", "ffn_up"} {
+			m.Tensors = append(m.Tensors, TensorDesc{"blk.0." + part + ".weight", format.F16, []int64{64, 256}})
+		}
+		choices, err := Recipe{FileType: Q4_K_S}.Types(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, c := range choices {
+			if c.Type != want[i] {
+				t.Errorf("%s: %s is %v (%s), want %v", arch, c.Tensor, c.Type, c.Why, want[i])
+			}
+		}
 	}
 }
 

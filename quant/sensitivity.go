@@ -120,7 +120,7 @@ func weightedSquares(x, y, w []float32) float64 {
 // TargetKind names the kind of a tensor, "attn_q" or "token_embd", as
 // [Target.Sensitivity] knows it; "" for tensors that are never quantized.
 func TargetKind(v *format.View) string {
-	if (Recipe{}).kept(TensorDesc{v.Name, v.Type, v.Shape}) != "" {
+	if (Recipe{}).kept("", TensorDesc{v.Name, v.Type, v.Shape}) != "" {
 		return ""
 	}
 	return kindOf(v.Name)

@@ -155,7 +155,8 @@ func (t *targeter) free(o *format.Output) bool {
 	case cat == outputHead && t.opt.Recipe.OutputType != nil, cat == tokenEmbedding && t.opt.Recipe.TokenEmbeddingType != nil:
 		return false
 	}
-	return t.opt.Recipe.kept(TensorDesc{o.Name, o.Type, o.Shape}) == "" && !t.matched(o.Name)
+	arch, _ := t.src.Meta.Str("general.architecture")
+	return t.opt.Recipe.kept(arch, TensorDesc{o.Name, o.Type, o.Shape}) == "" && !t.matched(o.Name)
 }
 
 // matched says whether a --tensor-type fixes the type of a tensor.
