@@ -3,6 +3,7 @@ package quant
 import (
 	"encoding/binary"
 	"math"
+	"sync"
 )
 
 // iq1Values are the three values under the shift upward and downward.
@@ -19,7 +20,11 @@ type iq1Group struct {
 	order   [32]uint8 // of the values, ascending
 	levels  [32]uint8
 	index   [4]int // of the point of each eight
+	work    latticeWork
+	cutWork iq1Work
 }
+
+var iq1Groups = sync.Pool{New: func() any { return new(iq1Group) }}
 
 // sort fills order; equal values stay in their order.
 func (g *iq1Group) sort(x []float32) {
@@ -50,9 +55,9 @@ func (g *iq1Group) cut(n, i1, i2 int, reverse bool) {
 	}
 }
 
-// snap finds the point of the k-th eight of x: its levels, or the candidate with
-// the least error. on says that the levels were one.
-func (g *iq1Group) snap(l *lattice, x []float32, k int, scale float32, values *[3]float32) (on bool) {
+// snap finds the point of the k-th eight of x, whose values are those of a shift: its
+// levels, or the candidate with the least error. on says that the levels were one.
+func (g *iq1Group) snap(l *lattice, x []float32, k int, scale float32, shift int) (on bool) {
 	levels := g.levels[8*k:][:8]
 	u := l.pack(levels)
 	if i := l.index[u]; i >= 0 {
@@ -60,12 +65,12 @@ func (g *iq1Group) snap(l *lattice, x []float32, k int, scale float32, values *[
 		return true
 	}
 	x, weights := x[8*k:][:8], g.weights[8*k:][:8]
-	best, least := l.vector.nearest(l, u, x, weights, scale, values), float32(math.MaxFloat32)
-	if best >= 0 {
+	if best, done := g.work.nearest(l, u, x, weights, scale, shift); done {
 		copy(levels, l.points[best][:])
 		g.index[k] = best
 		return false
 	}
+	best, least, values := -1, float32(math.MaxFloat32), &iq1Values[shift]
 	for _, n := range l.candidates(u) {
 		var d2 float32
 		for i, p := range l.points[n] {
@@ -96,7 +101,8 @@ func (g *iq1Group) addFit(sumqx, sumq2 *float32, x []float32, k int, p *[8]uint8
 }
 
 func encodeIQ1S(dst []byte, row, columns []float32) {
-	var g iq1Group
+	g := iq1Groups.Get().(*iq1Group)
+	defer iq1Groups.Put(g)
 	var scales [8]float32
 	var down [8]bool
 	l := lattice1()
@@ -120,18 +126,18 @@ func encodeIQ1S(dst []byte, row, columns []float32) {
 			if scale < 0 {
 				scale, minus = -scale, !minus
 			}
-			values := &iq1Values[0]
+			shift := 0
 			if minus {
-				values = &iq1Values[1]
+				shift = 1
 			}
 			on := true
 			for k := range 4 {
-				on = g.snap(l, x, k, scale, values) && on
+				on = g.snap(l, x, k, scale, shift) && on
 			}
 			if !on {
 				var sumqx, sumq2 float32
 				for k := range 4 {
-					g.addFit(&sumqx, &sumq2, x, k, &l.points[g.index[k]], values, 1)
+					g.addFit(&sumqx, &sumq2, x, k, &l.points[g.index[k]], &iq1Values[shift], 1)
 				}
 				if sumqx > 0 && sumq2 > 0 {
 					scale = sumqx / sumq2
@@ -164,6 +170,9 @@ func encodeIQ1S(dst []byte, row, columns []float32) {
 // searchS tries all cuts of 32 values under both shifts. i1 is -1 if none is any
 // good. minus says that the shift is downward.
 func (g *iq1Group) searchS(x []float32) (i1, i2 int, scale float32, minus bool) {
+	if i1, i2, scale, minus, done := g.cuts(x); done {
+		return i1, i2, scale, minus
+	}
 	const n = 32
 	var sumx, sumw [n + 1]float32
 	for j := range n {
@@ -205,11 +214,14 @@ func (s *iq1Sums) add(t *iq1Sums) {
 	}
 }
 
-// shiftOf gives the values of the k-th eight under the way to shift.
-func shiftOf(way, k int) *[3]float32 { return &iq1Values[way>>(1-k)&1] }
+// shiftOf gives the shift of the k-th eight under the way to shift.
+func shiftOf(way, k int) int { return way >> (1 - k) & 1 }
 
 // searchM tries all cuts of 16 values under the four ways to shift; see searchS.
 func (g *iq1Group) searchM(x []float32) (i1, i2 int, scale float32, way int) {
+	if i1, i2, scale, way, done := g.ways(x); done {
+		return i1, i2, scale, way
+	}
 	const n = 16
 	var terms [n]iq1Terms
 	for j := range n {
@@ -217,7 +229,7 @@ func (g *iq1Group) searchM(x []float32) (i1, i2 int, scale float32, way int) {
 		w, v := g.weights[i], x[i]
 		for level := range 3 {
 			for way := range 4 {
-				q := shiftOf(way, i/8)[level]
+				q := iq1Values[shiftOf(way, i/8)][level]
 				terms[j][level][way] = w * q * v
 				terms[j][level][4+way] = w * q * q
 			}
@@ -256,7 +268,8 @@ func (g *iq1Group) searchM(x []float32) (i1, i2 int, scale float32, way int) {
 var iq1MShifts = [4]uint8{0x00, 0x80, 0x08, 0x88}
 
 func encodeIQ1M(dst []byte, row, columns []float32) {
-	var g iq1Group
+	g := iq1Groups.Get().(*iq1Group)
+	defer iq1Groups.Put(g)
 	var scales [16]float32
 	var ways [16]int
 	var points [16][2]int
@@ -288,7 +301,7 @@ func encodeIQ1M(dst []byte, row, columns []float32) {
 			if !on {
 				var sumqx, sumq2 float32
 				for k := range 2 {
-					g.addFit(&sumqx, &sumq2, x, k, &l.points[g.index[k]], shiftOf(way, k), 1)
+					g.addFit(&sumqx, &sumq2, x, k, &l.points[g.index[k]], &iq1Values[shiftOf(way, k)], 1)
 				}
 				if sumqx > 0 && sumq2 > 0 {
 					scale = sumqx / sumq2
@@ -316,7 +329,7 @@ func encodeIQ1M(dst []byte, row, columns []float32) {
 			for k, p := range points[ib] {
 				dst[2*ib+k] = uint8(p)
 				dst[32+ib] |= uint8(p>>8) << (4 * k)
-				g.addFit(&sumqx, &sumq2, x, k, &l.points[p], shiftOf(way, k), float32(2*code+1))
+				g.addFit(&sumqx, &sumq2, x, k, &l.points[p], &iq1Values[shiftOf(way, k)], float32(2*code+1))
 			}
 			dst[32+ib] |= iq1MShifts[way]
 		}

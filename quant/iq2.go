@@ -109,7 +109,8 @@ func columnsFrom(columns []float32, i int) []float32 {
 }
 
 func encodeIQ2XXS(dst []byte, row, columns []float32) {
-	var g latticeGroup
+	g := latticeGroups.Get().(*latticeGroup)
+	defer latticeGroups.Put(g)
 	var scales [8]float32
 	var q [16]uint32
 	l := lattice2XXS()
@@ -155,7 +156,8 @@ func encodeIQ2XXS(dst []byte, row, columns []float32) {
 }
 
 func encodeIQ2XS(dst []byte, row, columns []float32) {
-	var g latticeGroup
+	g := latticeGroups.Get().(*latticeGroup)
+	defer latticeGroups.Put(g)
 	var scales [16]float32
 	l := lattice2XS()
 	for ; len(row) > 0; row, columns, dst = row[superBlock:], columns[superBlock:], dst[iq2XSBytes:] {
@@ -197,7 +199,8 @@ func putScalePairs(dst []byte, scales *[16]float32, id float32) {
 }
 
 func encodeIQ2S(dst []byte, row, columns []float32) {
-	var g latticeGroup
+	g := latticeGroups.Get().(*latticeGroup)
+	defer latticeGroups.Put(g)
 	var scales [16]float32
 	l := lattice2S()
 	for ; len(row) > 0; row, columns, dst = row[superBlock:], columnsFrom(columns, superBlock), dst[iq2SBytes:] {

@@ -64,7 +64,8 @@ func decodeIQ3S(dst []float32, src []byte) {
 func square(v float32) float32 { return v * v }
 
 func encodeIQ3XXS(dst []byte, row, columns []float32) {
-	var g latticeGroup
+	g := latticeGroups.Get().(*latticeGroup)
+	defer latticeGroups.Put(g)
 	var scales [8]float32
 	var aux [8]uint32
 	l := lattice3XXS()
@@ -110,7 +111,8 @@ func encodeIQ3XXS(dst []byte, row, columns []float32) {
 // of the groups after it one group too early, and their values are lost; here
 // they stand where the decoder looks for them.
 func encodeIQ3S(dst []byte, row, columns []float32) {
-	var g latticeGroup
+	g := latticeGroups.Get().(*latticeGroup)
+	defer latticeGroups.Put(g)
 	var scales [8]float32
 	l := lattice3S()
 	for ; len(row) > 0; row, columns, dst = row[superBlock:], columnsFrom(columns, superBlock), dst[iq3SBytes:] {

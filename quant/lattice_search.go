@@ -124,6 +124,13 @@ func (l *lattice) pack(levels []uint8) (u int) {
 	return u
 }
 
+// unpack is the inverse of pack.
+func (l *lattice) unpack(levels []uint8, u uint32) {
+	for i := range levels[:l.dims] {
+		levels[i] = uint8(u >> (l.bits * i) & (1<<l.bits - 1))
+	}
+}
+
 // candidates are the points that come into question for packed levels that are none.
 func (l *lattice) candidates(u int) []uint16 {
 	at := -1 - l.index[u]
@@ -146,9 +153,6 @@ func (l *lattice) point(levels []uint8) int {
 // snap rounds a group of magnitudes to levels under the scale 1/id, and moves them to the best point if
 // they are none; on says that they were one. weights are the roots of the weights.
 func (l *lattice) snap(levels []uint8, x, weights []float32, id, scale float32) (on bool) {
-	if on, done := l.vector.snap(levels, x, weights, id, scale); done {
-		return on
-	}
 	u := 0
 	for i, v := range x {
 		q := clampInt(nearestInt(0.5*(float32(id*v)-1)), 0, l.top)
@@ -184,7 +188,10 @@ type latticeGroup struct {
 	x, weights, roots [32]float32 // magnitudes, weights and their square roots
 	levels, try       [32]uint8
 	signs             [4]uint8 // of each eight values
+	work              latticeWork
 }
+
+var latticeGroups = sync.Pool{New: func() any { return new(latticeGroup) }}
 
 // load takes values and their weights. With even, the number of signs in each eight is made even,
 // by turning that of the value that weighs least.
@@ -231,6 +238,9 @@ type latticeTries struct {
 // search finds levels and scale for the first n values, of which top is to become
 // the highest level. scale is the one to start from.
 func (g *latticeGroup) search(l *lattice, n int, top, scale float32, t latticeTries) float32 {
+	if scale, done := l.vector.search(l, g, n, top, scale, t); done {
+		return scale
+	}
 	var offGrid, tryOff [8]bool
 	if t.always || t.whole {
 		offGrid = [8]bool{true, true, true, true, true, true, true, true}

@@ -33,10 +33,12 @@
 #define FN_roundcodes ·roundCodesAVX2
 #define FN_searchiq4 ·searchIQ4AVX2
 #define FN_codesiq4 ·codesIQ4AVX2
-#define FN_nearest ·nearestAVX2
-#define FN_snap ·snapAVX2
+#define FN_scan ·latticeScanAVX2
+#define FN_round ·latticeRoundAVX2
+#define FN_fit ·latticeFitAVX2
+#define WIDTH 8
 
 #include "simd_enc_amd64.h"
 #include "simd_encpos_amd64.h"
 #include "simd_enciq_amd64.h"
-#include "simd_encsnap_amd64.h"
+#include "simd_enclat_amd64.h"

@@ -34,10 +34,12 @@
 #define FN_roundcodes ·roundCodesAVX512
 #define FN_searchiq4 ·searchIQ4AVX512
 #define FN_codesiq4 ·codesIQ4AVX512
-#define FN_nearest ·nearestAVX512
-#define FN_snap ·snapAVX512
+#define FN_scan ·latticeScanAVX512
+#define FN_round ·latticeRoundAVX512
+#define FN_fit ·latticeFitAVX512
+#define WIDTH 16
 
 #include "simd_enc_amd64.h"
 #include "simd_encpos_amd64.h"
 #include "simd_enciq_amd64.h"
-#include "simd_encsnap_amd64.h"
+#include "simd_enclat_amd64.h"

@@ -78,13 +78,19 @@ func searchIQ4AVX512(x, w, codes, state *float32, n int, tries *float32, count i
 func codesIQ4AVX512(codes *byte, x, scales, mins *float32, groups, n int, low, high float32)
 
 //go:noescape
-func nearestAVX2(t *latticeVector, candidates *uint16, count int, x, w, values *float32, scale float32) int
+func latticeScanAVX2(t *latticeVector, x, w, values, scales *float32, u *uint32, count int)
 
 //go:noescape
-func snapAVX2(t *latticeVector, levels *uint8, x, w *float32, id, scale float32) int
+func latticeRoundAVX2(t *latticeVector, x, ids *float32, count int, u *uint32, stride, n int)
 
 //go:noescape
-func nearestAVX512(t *latticeVector, candidates *uint16, count int, x, w, values *float32, scale float32) int
+func latticeFitAVX2(t *latticeVector, wx, w *float32, u *uint32, stride, groups int, sumqx, sumq2 *float32, count int)
 
 //go:noescape
-func snapAVX512(t *latticeVector, levels *uint8, x, w *float32, id, scale float32) int
+func latticeScanAVX512(t *latticeVector, x, w, values, scales *float32, u *uint32, count int)
+
+//go:noescape
+func latticeRoundAVX512(t *latticeVector, x, ids *float32, count int, u *uint32, stride, n int)
+
+//go:noescape
+func latticeFitAVX512(t *latticeVector, wx, w *float32, u *uint32, stride, groups int, sumqx, sumq2 *float32, count int)
