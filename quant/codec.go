@@ -87,7 +87,11 @@ func (c *codec) encodeRows(dst []byte, src []float32, cols int, weights []float3
 	if len(dst) != len(src)/cols*rowBytes {
 		return fmt.Errorf("%d bytes for %d rows of %d bytes", len(dst), len(src)/cols, rowBytes)
 	}
-	if firstNonFinite(src) < 0 && encodeVector(c.typ, dst, src, cols, weights) {
+	if over, known := overflows(c.typ, src); known && !over {
+		c.encode(dst, src, weights)
+		return nil
+	}
+	if finite(src) && encodeVector(c.typ, dst, src, cols, weights) {
 		if b := c.badScale(dst); b >= 0 {
 			return c.tooLarge(b/(cols/block), b%(cols/block))
 		}

@@ -112,6 +112,11 @@ func encodeE2M1(dst []byte, x []float32, d float32) {
 // rounded to float32 before the floor, so that the last floats below a power of
 // two count as that power.
 func floorLog2(a float32) int {
+	// Away from the power of two above, and for numbers that are not subnormal, it is the
+	// exponent.
+	if bits := math.Float32bits(a); bits >= 1<<23 && bits&0x7fff00 != 0x7fff00 {
+		return int(bits>>23) - 127
+	}
 	return int(math.Floor(float64(float32(math.Log2(float64(a))))))
 }
 

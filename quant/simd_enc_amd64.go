@@ -53,6 +53,9 @@ type vectorEncoder func(e *encWork, dst []byte, src []float32, cols int, weights
 // encodeVector is encode of all rows by the assembly of the current tier. It says
 // false, and has done nothing that matters, where there is none.
 func encodeVector(t format.Type, dst []byte, src []float32, cols int, weights []float32) bool {
+	if encodePlain(t, dst, src, weights) {
+		return true
+	}
 	tier := cpu.Current()
 	f, ok := vectorEncoders[t]
 	if weights == nil && vectorWeighted[t] {
