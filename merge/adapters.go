@@ -2,7 +2,9 @@ package merge
 
 import (
 	"fmt"
+	"strings"
 
+	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/internal/kernel"
@@ -36,6 +38,9 @@ func NewDeltas(base *arch.Model, adapters []Weighted) (Deltas, error) {
 		v := base.View(name)
 		if v == nil {
 			return nil, fmt.Errorf("%s has no tensor %s, which an adapter changes", base.Path, name)
+		}
+		if s := strings.TrimSuffix(name, ".weight") + ".scale"; base.View(s) != nil {
+			return nil, format.Unsupported("merging into tensor %s, whose factor stands in %s: quantize the float model to another type and merge into that", name, s)
 		}
 		rows, cols := v.Rows.Dims()
 		d, err := NewDelta(rows, cols, ts)

@@ -2,6 +2,7 @@ package quant
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -80,6 +81,7 @@ var fileTypes = []FileTypeInfo{
 	{ID: Q4_0, Name: "Q4_0", Default: format.Q4_0},
 	{ID: IQ4_NL, Name: "IQ4_NL", Default: format.IQ4_NL},
 	{ID: IQ4_XS, Name: "IQ4_XS", Default: format.IQ4_XS},
+	{ID: NVFP4, Name: "NVFP4", Default: format.NVFP4},
 	{ID: MXFP4_MOE, Name: "MXFP4_MOE", Default: format.MXFP4},
 	{ID: Q3_K_L, Name: "Q3_K_L", Default: format.Q3_K},
 	{ID: Q3_K_M, Name: "Q3_K_M", Aliases: []string{"Q3_K"}, Default: format.Q3_K},
@@ -100,12 +102,12 @@ var fileTypes = []FileTypeInfo{
 	{ID: IQ1_M, Name: "IQ1_M", Default: format.IQ1_M, NeedsImatrix: true},
 	{ID: IQ1_S, Name: "IQ1_S", Default: format.IQ1_S, NeedsImatrix: true},
 	{ID: Q1_0, Name: "Q1_0", Default: format.Q1_0},
-	{ID: NVFP4, Name: "NVFP4", Default: format.NVFP4},
 }
 
 // FileTypes lists the file types that a file can be quantized to, from large to
-// small. NVFP4 is not among them: such files come from converters only.
-func FileTypes() []FileTypeInfo { return fileTypes[: len(fileTypes)-1 : len(fileTypes)-1] }
+// small. NVFP4 among them is graft's own recipe: llama-quantize has none, its files come
+// from converters of checkpoints that are NVFP4 already.
+func FileTypes() []FileTypeInfo { return slices.Clip(fileTypes) }
 
 // Info returns the description of t; ok is false for an id that is no file type.
 func (t FileType) Info() (info FileTypeInfo, ok bool) {

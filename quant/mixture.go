@@ -82,6 +82,8 @@ func (s *mixture) typeOf(t TensorDesc) (typ format.Type, why string, err error) 
 		return format.Q8_0, "no fewer than eight bits in " + s.m.Arch, nil
 	}
 	switch {
+	case s.is(NVFP4):
+		typ, why = s.nvfp4(t)
 	case cat == outputHead, s.tied && cat == tokenEmbedding:
 		typ, why = s.head(t, cat)
 	case s.is(MXFP4_MOE):

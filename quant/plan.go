@@ -53,7 +53,7 @@ const quantizationVersion = uint32(2)
 // A usage error says what an option would change: a tensor that is quantized
 // already, or one that must not be encoded without importance.
 func NewPlan(src Source, opt Options) (*format.Plan, *gguf.Meta, error) {
-	meta, err := planMeta(src.Meta, opt)
+	meta, err := planMeta(src, opt)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -76,29 +76,31 @@ func NewPlan(src Source, opt Options) (*format.Plan, *gguf.Meta, error) {
 	}
 	plan := &format.Plan{}
 	for i, c := range choices {
-		o, err := views[i].output(c, opt)
+		outputs, err := views[i].outputs(c, opt)
 		if err != nil {
 			return nil, nil, err
 		}
-		plan.Outputs = append(plan.Outputs, o)
+		plan.Outputs = append(plan.Outputs, outputs...)
 	}
 	return plan, meta, nil
 }
 
 // planMeta is the metadata of the file: the source's, with the keys that
 // llama-quantize sets moved to the end, as it does.
-func planMeta(src *gguf.Meta, opt Options) (*gguf.Meta, error) {
-	meta := src.Clone()
-	for _, kv := range src.All() {
+func planMeta(src Source, opt Options) (*gguf.Meta, error) {
+	meta := src.Meta.Clone()
+	for _, kv := range src.Meta.All() {
 		if strings.HasPrefix(kv.Key, "graft.") || strings.HasPrefix(kv.Key, "split.") {
 			meta.Delete(kv.Key)
 		}
 	}
 	setLast(meta, "general.quantization_version", quantizationVersion)
 	if opt.Copy {
-		if v, ok := src.Get("general.file_type"); ok {
-			setLast(meta, "general.file_type", v)
+		v, ok := src.Meta.Get("general.file_type")
+		if !ok {
+			v = guessedFileType(src.Views)
 		}
+		setLast(meta, "general.file_type", v)
 	} else {
 		setLast(meta, "general.file_type", uint32(opt.Recipe.FileType))
 	}
@@ -119,6 +121,28 @@ func planMeta(src *gguf.Meta, opt Options) (*gguf.Meta, error) {
 		}
 	}
 	return meta, nil
+}
+
+// fileTypeGuessed marks a general.file_type that was not given but guessed.
+const fileTypeGuessed = 1024
+
+// guessedFileType is the file type that llama.cpp takes a file for that does not say:
+// the one named after the type that most tensors have, in the order of the output the first to
+// have as many.
+func guessedFileType(views []*format.View) uint32 {
+	sorted := slices.SortedFunc(slices.Values(views), func(a, b *format.View) int { return compareNames(a.Name, b.Name) })
+	counts := map[format.Type]int{}
+	most, typ := 0, format.F32
+	for _, v := range sorted {
+		if counts[v.Type]++; counts[v.Type] > most {
+			most, typ = counts[v.Type], v.Type
+		}
+	}
+	guess, err := ParseFileType(typ.String())
+	if err != nil {
+		guess = F32
+	}
+	return uint32(guess) | fileTypeGuessed
 }
 
 // setLast sets a key and moves it to the end, as ggml's writer does.
@@ -213,6 +237,19 @@ func choicesFor(m Model, opt Options) ([]Choice, error) {
 		choices[i] = Choice{Tensor: t.Name, Type: t.Type, Why: "copied, as asked"}
 	}
 	return choices, nil
+}
+
+// outputs makes the output of a choice; in an NVFP4 file there are two of some.
+func (p planned) outputs(c Choice, opt Options) ([]*format.Output, error) {
+	if c.Quantize && c.Type == format.NVFP4 && opt.Recipe.FileType == NVFP4 && !p.view.Type.Quantized() && ScaleName(p.name) != "" {
+		outputs, err := scaledOutputs(p.name, p.view)
+		if err == nil {
+			outputs[1].Why = c.Why
+		}
+		return outputs, err
+	}
+	o, err := p.output(c, opt)
+	return []*format.Output{o}, err
 }
 
 // output makes the output of a choice.

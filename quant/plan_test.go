@@ -175,6 +175,13 @@ func TestPlanOptions(t *testing.T) {
 	if n, _ := meta.Int("general.file_type"); FileType(n) != F32 {
 		t.Errorf("copy: file type %d", n)
 	}
+	src.Meta.Delete("general.file_type")
+	if _, meta, err = NewPlan(src, Options{Copy: true}); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := meta.Int("general.file_type"); n != 1024 {
+		t.Errorf("copy of a file without a file type: %d, want the guess that it is all f32", n)
+	}
 
 	half := src
 	half.StoredAs = func(v *format.View) format.Type {

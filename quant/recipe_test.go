@@ -276,7 +276,7 @@ func TestFileTypes(t *testing.T) {
 			}
 		}
 	}
-	for _, bad := range []string{"", "NVFP4", "4", "Q4_K_X", "-1"} {
+	for _, bad := range []string{"", "4", "Q4_K_X", "-1"} {
 		if got, err := ParseFileType(bad); err == nil {
 			t.Errorf("%q is %v", bad, got)
 		}

@@ -235,7 +235,7 @@ func shardsOf(path string, plan *format.Plan) ([]int, error) {
 		return nil, nil
 	}
 	if len(plan.Outputs) != len(f.Tensors) {
-		return nil, format.Usagef("--keep-split and --prune-layers exclude each other")
+		return nil, format.Usagef("--keep-split wants a file of the same tensors: it does not go with --prune-layers and --type NVFP4")
 	}
 	var counts []int
 	for _, s := range f.Shards {

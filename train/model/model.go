@@ -303,7 +303,7 @@ func (ld *loader) linear(module string, out, in int) *linear {
 		ld.bad(name, "the tensor is missing")
 		return l
 	}
-	l.w = &matrix{name: name, rows: v.Rows, out: out, in: in, fail: &ld.m.fail}
+	l.w = &matrix{name: name, rows: ld.rows(v), out: out, in: in, fail: &ld.m.fail}
 	l.slots = ld.slots
 	ld.m.byName[name] = l
 	return l

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/internal/kernel"
 )
 
@@ -67,13 +68,17 @@ func (ld *loader) mixture(p string) *mixture {
 func (ld *loader) experts(name string, n, out, in int) []*linear {
 	v := ld.view(name, n, out, in)
 	all := make([]*linear, n)
+	var rows format.RowReader
+	if v != nil {
+		rows = ld.rows(v)
+	}
 	for i := range all {
 		all[i] = &linear{name: name, out: out, in: in, slots: ld.slots, stacked: true, expert: i}
 		if v == nil {
 			ld.bad(name, "the tensor is missing")
 			continue
 		}
-		all[i].w = &matrix{name: name, rows: v.Rows, first: int64(i) * int64(out), out: out, in: in, fail: &ld.m.fail}
+		all[i].w = &matrix{name: name, rows: rows, first: int64(i) * int64(out), out: out, in: in, fail: &ld.m.fail}
 	}
 	ld.m.stacks[name] = all
 	return all
