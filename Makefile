@@ -2,7 +2,7 @@
 # but e2e, which also uses Python (models, gguf reader) and Node (llama.cpp).
 GO ?= go
 
-.PHONY: all build demo test lint e2e bench bench-train bench-stream bench-quant clean
+.PHONY: all build demo test lint e2e bench bench-train bench-stream bench-quant llama-tools same-files clean
 all: build
 
 build:
@@ -35,10 +35,20 @@ bench-stream:
 	$(GO) run ./cmd/bench -run stream
 
 # Each file type from 1.1 billion parameters of F16. LLAMA_QUANTIZE=/path/to/llama-quantize
-# runs that in turn and prints the ratio; LAYERS=2 makes a smaller file.
+# runs that in turn and prints the ratio (make llama-tools builds one); LAYERS=2 makes a
+# smaller file, TYPES=Q4_K_M,IQ3_S some types only.
 LAYERS ?= 22
+TYPES ?=
 bench-quant:
-	$(GO) run ./cmd/bench -run quant -quant-layers $(LAYERS)
+	$(GO) run ./cmd/bench -run quant -quant-layers $(LAYERS) $(if $(TYPES),-quant-types $(TYPES))
+
+# The tools of llama.cpp, to compare with; from a package on PyPI, outside the project.
+llama-tools:
+	.ci/llama-tools
+
+# Whole files against those of llama-quantize, byte for byte.
+same-files: build
+	.ci/same-files
 
 clean:
 	rm -rf graft demo

@@ -59,7 +59,8 @@ func commands(r *report, path string) error {
 
 type usage struct {
 	seconds       float64
-	resident, own int64 // bytes
+	processor     float64 // seconds of all threads
+	resident, own int64   // bytes
 }
 
 func measureCommand(name string, args []string) (usage, error) {
@@ -80,6 +81,7 @@ func measureCommand(name string, args []string) (usage, error) {
 			if err != nil {
 				return u, fmt.Errorf("%w: %s", err, stderr.String())
 			}
+			u.processor = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 			return u, nil
 		case <-time.After(2 * time.Millisecond):
 			u.resident = max(u.resident, statusField(cmd.Process.Pid, "VmHWM:"))

@@ -51,7 +51,8 @@ func codecs(r *report) error {
 	copied := 4 * n / best(measureFor, func() { copy(y, x) }) / 1e9
 	var encoding []figure
 	for _, t := range []format.Type{format.F16, format.BF16, format.Q4_0, format.Q4_1, format.Q5_0, format.Q5_1, format.Q8_0,
-		format.Q2_K, format.Q3_K, format.Q4_K, format.Q5_K, format.Q6_K, format.IQ4_NL, format.IQ4_XS} {
+		format.Q2_K, format.Q3_K, format.Q4_K, format.Q5_K, format.Q6_K, format.IQ4_NL, format.IQ4_XS, format.IQ3_S, format.IQ3_XXS, format.IQ2_S,
+		format.IQ1_M, format.TQ1_0, format.TQ2_0, format.MXFP4, format.NVFP4, format.Q1_0, format.Q2_0} {
 		c, err := format.EncoderOf(t)
 		if err != nil {
 			return err

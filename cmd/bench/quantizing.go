@@ -33,7 +33,8 @@ type quantizeOptions struct {
 }
 
 // allFileTypes is every type that quantizes.
-const allFileTypes = "F16,BF16,Q8_0,Q4_0,Q4_1,Q5_0,Q5_1,Q2_K,Q3_K_M,Q4_K_M,Q5_K_M,Q6_K,IQ4_NL,IQ4_XS,IQ3_S,IQ3_XXS,IQ2_S,IQ2_XS,IQ2_XXS,IQ1_M,IQ1_S,TQ1_0,TQ2_0"
+const allFileTypes = "F16,BF16,Q8_0,Q4_0,Q4_1,Q5_0,Q5_1,Q2_K,Q3_K_S,Q3_K_M,Q4_K_M,Q5_K_M,Q6_K,IQ4_NL,IQ4_XS,IQ3_S,IQ3_XXS,IQ2_S,IQ2_XS,IQ2_XXS,IQ1_M,IQ1_S," +
+	"TQ1_0,TQ2_0,MXFP4_MOE,NVFP4,Q1_0,Q2_0"
 
 // quantizing times whole commands, file to file, for each file type, from a file of
 // random weights. If LLAMA_QUANTIZE names a llama-quantize it runs in turn with graft,
@@ -59,9 +60,13 @@ func quantizing(r *report, o quantizeOptions, threads int) error {
 	for _, t := range strings.Split(o.types, ",") {
 		ours := []string{"quantize", src, "-o", dst, "--type", t, "--force", "--threads", fmt.Sprint(threads)}
 		var theirs []string
-		if t == "IQ1_S" || t == "IQ1_M" || strings.HasPrefix(t, "IQ2") {
+		switch {
+		case t == "IQ1_S" || t == "IQ1_M" || t == "IQ3_XXS" || t == "Q2_K_S" || strings.HasPrefix(t, "IQ2"):
 			ours = append(ours, "--imatrix", imatrix)
 			theirs = append(theirs, "--imatrix", imatrix)
+		case t == "MXFP4_MOE": // otherwise this model, which has no experts, becomes Q8_0
+			ours = append(ours, "--pure")
+			theirs = append(theirs, "--pure")
 		}
 		theirs = append(theirs, src, dst, t, fmt.Sprint(threads))
 		var a, b usage
@@ -88,6 +93,7 @@ func quantizing(r *report, o quantizeOptions, threads int) error {
 		if b.seconds > 0 {
 			r.add(figure{Group: group, Name: t + ": llama-quantize", Value: b.seconds, Unit: "s"})
 			r.add(figure{Group: group, Name: t + ": llama-quantize takes, times ours", Value: b.seconds / a.seconds, Unit: ""})
+			r.add(figure{Group: group, Name: t + ": and of processor time", Value: b.processor / a.processor, Unit: ""})
 			r.add(figure{Group: group, Name: t + ": llama-quantize, peak of its own", Value: float64(b.own) / 1e6, Unit: "MB",
 				Share: float64(a.own) / float64(b.own), Of: "that is ours"})
 		}
@@ -98,7 +104,7 @@ func quantizing(r *report, o quantizeOptions, threads int) error {
 // better is the shorter of two runs, u or the zero value and v, with the higher peaks.
 func (u usage) better(v usage) usage {
 	if u.seconds > 0 {
-		v.seconds = min(u.seconds, v.seconds)
+		v.seconds, v.processor = min(u.seconds, v.seconds), min(u.processor, v.processor)
 	}
 	v.resident, v.own = max(u.resident, v.resident), max(u.own, v.own)
 	return v
