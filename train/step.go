@@ -88,7 +88,7 @@ func (l *lora) gradient(ctx context.Context, m *model.Model, p *preferences, sam
 			return r, err
 		}
 	}
-	for i, group := range passes(samples, c.Batch*c.Context) {
+	for _, group := range passes(samples, c.Batch*c.Context) {
 		if err := ctx.Err(); err != nil {
 			return r, err
 		}
@@ -97,8 +97,9 @@ func (l *lora) gradient(ctx context.Context, m *model.Model, p *preferences, sam
 		if examples != nil {
 			b.Reweigh = func(losses []float32) []float32 { return examples.weights(group, list, losses) }
 		}
-		b.Dropout = model.Dropout{P: float32(c.Adapter.Dropout), Seed: c.Seed, Step: uint64(step)<<20 + uint64(i)}
-		b.Noise = model.Noise{Alpha: float32(c.NEFTune), Seed: c.Seed, Step: b.Dropout.Step}
+		b.Dropout = model.Dropout{P: float32(c.Adapter.Dropout), Seed: c.Seed, Step: uint64(step)}
+		b.Noise = model.Noise{Alpha: float32(c.NEFTune), Seed: c.Seed, Step: uint64(step)}
+		b.Before = r.tokens
 		loss, err := m.LossAndGrad(b, l.adapter, l.grads)
 		if err != nil {
 			return r, err

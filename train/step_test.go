@@ -14,8 +14,8 @@ import (
 )
 
 // TestDivision makes the same steps divided into passes in every way: one sequence at
-// a time, all at once, packed into one. Sequences have ragged lengths and few
-// trained tokens; the adapter must come out byte for byte the same.
+// a time, all at once, packed into one, with dropout and noise. Sequences have ragged
+// lengths and few trained tokens; the adapter must come out byte for byte the same.
 func TestDivision(t *testing.T) {
 	t.Parallel()
 	var samples []data.Sample
@@ -30,7 +30,7 @@ func TestDivision(t *testing.T) {
 		t.Helper()
 		base := openSprig(t, "sprig-q4_k_m.gguf", model.Options{Threads: 1})
 		c := DefaultConfig()
-		c.Batch, c.Context, c.Adapter.Rank = batch, context, 2
+		c.Batch, c.Context, c.Adapter.Rank, c.Adapter.Dropout, c.NEFTune = batch, context, 2, 0.1, 5
 		l, err := newLoRA(base.Model, &c.Adapter, 1)
 		if err != nil {
 			t.Fatal(err)

@@ -88,12 +88,12 @@ func (g Grads) Zero() {
 
 // Dropout zeroes each element of an adapter's input with probability P and scales
 // the others by 1/(1-P), on the branch through A only. What is dropped is a
-// function of Seed, Step, the matrix, the token's place in the batch and the
+// function of Seed, Step, the matrix, the token's place in the step and the
 // column, so recomputation and any number of threads drop the same.
 type Dropout struct {
 	P    float32 // 0 is none; below 1
 	Seed uint64
-	Step uint64 // to be different for every batch of a run
+	Step uint64 // to be different for every step of a run
 }
 
 // bound is a pair on the matrix it changes, for the length of one pass.

@@ -26,15 +26,18 @@ type Batch struct {
 	Reweigh func(losses []float32) []float32
 	Dropout Dropout // of LossAndGrad only
 	Noise   Noise   // of LossAndGrad only
+	// Before is how many tokens of the same step earlier batches had: Dropout and Noise
+	// are then what they would be if all were one batch.
+	Before int
 }
 
 // Noise is NEFTune's (arXiv 2310.05914): what enters the first layer gets numbers
 // uniform in ±Alpha/√(n·Hidden) added, n the length of the token's sequence. They are
-// functions of Seed, Step, the token's place in the batch and the column.
+// functions of Seed, Step, the token's place in the step and the column.
 type Noise struct {
 	Alpha float32 // 0 is none; 5 is usual
 	Seed  uint64
-	Step  uint64 // to be different for every batch of a run
+	Step  uint64 // to be different for every step of a run
 }
 
 // disturb adds b's noise to x, which enters the first layer.
@@ -46,7 +49,7 @@ func (m *Model) disturb(x kernel.Mat, b *Batch) {
 	for _, sp := range m.work.spans {
 		size := float32(float64(b.Noise.Alpha) / math.Sqrt(float64(sp.n*m.Hidden)))
 		m.rows(sp.n, func(t, _ int) {
-			at := s.At(uint64(sp.first + t))
+			at := s.At(uint64(b.Before + sp.first + t))
 			row := x.Row(sp.first + t)
 			for i := range row {
 				row[i] += float32((2*at.Uniform(uint64(i)) - 1) * size)
@@ -81,7 +84,7 @@ type span struct{ first, n int }
 // lay checks the batch and lays it out: sequences, positions, and the tokens whose loss is wanted.
 func (m *Model) lay(b *Batch) error {
 	w := &m.work
-	w.ids, w.again = b.IDs, false
+	w.ids, w.again, w.before = b.IDs, false, b.Before
 	w.spans, w.pos, w.wanted = w.spans[:0], w.pos[:0], w.wanted[:0]
 	if len(b.IDs) == 0 {
 		return fmt.Errorf("model: a batch without tokens")

@@ -31,6 +31,7 @@ type workspace struct {
 	weights []float32 // see Model.weigh; nil: none
 	places  []int     // tokens of the rows that head or experts work on; nil: row t is token t
 	again   bool      // the pass is a recomputation
+	before  int       // Batch.Before
 	angles  [2]angles
 
 	lowest int        // the first layer whose backward is wanted

@@ -252,12 +252,12 @@ func (m *Model) dropped(b *bound, x kernel.Mat) kernel.Mat {
 	return d
 }
 
-// place is the token of the batch that row t of a product's input belongs to.
+// place is the token of the step that row t of a product's input belongs to.
 func (m *Model) place(t int) int {
-	if m.work.places == nil {
-		return t
+	if m.work.places != nil {
+		t = m.work.places[t]
 	}
-	return m.work.places[t]
+	return m.work.before + t
 }
 
 // dropRow copies the input of token t, each element kept with probability keep and then
