@@ -84,6 +84,16 @@ type Config struct {
 	TensorBoard bool `json:"tensorboard,omitempty" yaml:"tensorboard,omitempty"`
 	// KeepCheckpoints is how many of the latest checkpoints stay.
 	KeepCheckpoints int `json:"keep_checkpoints" yaml:"keep_checkpoints"`
+
+	tokensAtOnce int // of a pass, where Memory leaves less than limit says; 0: it does not
+}
+
+// limit is how many tokens are run at once, if a sequence is not longer.
+func (c *Config) limit() int {
+	if c.tokensAtOnce > 0 {
+		return c.tokensAtOnce
+	}
+	return c.Batch * c.Context
 }
 
 // AdapterConfig says what is trained.

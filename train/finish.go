@@ -19,7 +19,7 @@ func (r *runner) finish() (Result, error) {
 	res := Result{
 		Steps: s.Step, Sequences: s.Sequences, Tokens: s.Tokens, Trained: s.Trained,
 		Loss: s.Loss, Smooth: s.Smooth, EvalFirst: s.EvalFirst, EvalLast: s.EvalLast,
-		Parameters: r.lora.count(), TokensPerSecond: r.pace,
+		Parameters: r.lora.count(), TokensPerSecond: r.pace, Expected: r.expected,
 	}
 	res.EvalBest, res.BestStep = s.Best, s.BestStep
 	if r.cfg.KeepBest && s.Best != nil && s.BestStep != s.Step {

@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 
 	"github.com/graft-lora/graft/format"
-	"github.com/graft-lora/graft/train/data"
 	"github.com/graft-lora/graft/train/model"
 )
 
@@ -35,22 +33,27 @@ func memory() (u usage) {
 }
 
 // runtimeMemory is what the program itself takes: its text, stacks, the panels of
-// products, the collector's slack.
-const runtimeMemory = 24 << 20
+// products. slack is what the collector lets lie beside what is allocated.
+const (
+	runtimeMemory = 28 << 20
+	slack         = 0.02
+)
 
-// forecast is the peak of resident memory that the run is going to have with opt:
-// the base's file, which counts as far as it is mapped and read, what is allocated
-// now, the gradients and the optimizer's state among it, and the buffers of a pass.
-func (r *runner) forecast(opt model.Options) int64 {
-	total := runtimeMemory + r.mapped(opt.Stream)
+// forecast is the peak of resident memory that the run is going to have with opt in
+// passes of shape s: the base's file, which counts as far as it is mapped and read,
+// what is allocated now, the gradients and the optimizer's state among it, and the
+// buffers of a pass.
+func (r *runner) forecast(s model.Shape, opt model.Options, allocated int64) int64 {
+	allocated += r.base.Model.PassMemory(s, r.ranks(), opt)
+	return runtimeMemory + r.mapped(opt.Stream) + r.mergedBytes(opt.Stream) + allocated + int64(slack*float64(allocated))
+}
+
+// allocated is what is allocated now.
+func allocated() int64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	ranks := map[string]int{}
-	for _, n := range r.lora.names {
-		ranks[n] = r.lora.adapter.Pairs[n].Rank()
-	}
-	return total + r.mergedBytes(opt.Stream) + int64(m.HeapAlloc) + r.base.Model.PassMemory(r.shape(), ranks, opt)
+	return int64(m.HeapAlloc)
 }
 
 // mapped is how much of the base's file is resident: all of it, or when layers are
@@ -78,79 +81,108 @@ func (r *runner) mapped(stream bool) int64 {
 // streamed is how many layers are resident at a time when they are streamed.
 const streamed = 3
 
-// shape is the largest pass that the samples can come to.
-func (r *runner) shape() model.Shape {
-	var s model.Shape
-	longest := 0
-	var lengths []int
-	for _, x := range append(slices.Clone(r.train), r.held...) {
-		lengths = append(lengths, x.Size())
-		longest = max(longest, x.Size())
-		for _, a := range answers([]data.Sample{x}) {
-			s.Longest = max(s.Longest, longestDoc(a))
-		}
-	}
-	slices.Sort(lengths)
-	slices.Reverse(lengths)
-	limit := max(longest, r.cfg.Batch*r.cfg.Context)
-	for _, n := range lengths[:min(len(lengths), r.cfg.Batch*r.cfg.Accumulate)] {
-		s.Tokens += n
-	}
-	s.Tokens = min(s.Tokens, limit)
-	s.Trained, s.Dropout = s.Tokens, r.cfg.Adapter.Dropout > 0
-	return s
+// fitted is how a run is made to fit in memory. None of it changes a byte of its result.
+type fitted struct {
+	opt    model.Options
+	limit  int         // tokens run at once
+	shape  model.Shape // of the largest pass
+	memory int64       // that it is going to take
+	text   string
 }
 
-func longestDoc(s data.Sample) int {
-	longest, end := 0, len(s.IDs)
-	for i := len(s.Docs) - 1; i >= 0; i-- {
-		longest, end = max(longest, end-s.Docs[i]), s.Docs[i]
-	}
-	return max(longest, end)
-}
+// evaluated is how many tokens are run at once in evaluations: what has room where
+// training has.
+func (f *fitted) evaluated() int { return min(f.limit, f.shape.Tokens) }
 
-// choose says how much is kept between the passes, so that the run stays under the
-// memory that it was given, in settings and in words.
-func (r *runner) choose() (model.Options, string, error) {
-	c := &r.cfg
-	opt := c.modelOptions()
+const (
+	// smallHead is the memory of logits where little is given.
+	smallHead = 4 << 20
+	// decoding is how many tokens' products take as long as decoding the weights does, about.
+	decoding = 40
+)
+
+// choose says what a pass is and how much is kept between its halves, so that the run
+// stays under the memory that it was given and is as fast as it can be there. held is
+// what is allocated before the first pass.
+func (r *runner) choose(held int64) (fitted, error) {
+	c, a := &r.cfg, r.ahead
+	whole := c.limit()
 	if c.Memory == 0 {
-		return opt, "", nil
+		opt := c.modelOptions()
+		shape := a.shape(whole)
+		return fitted{opt, whole, shape, r.forecast(shape, opt, held), ""}, nil
+	}
+	// Smaller passes decode the weights more often, but leave room for activations.
+	one := a.shape(1).Tokens // the longest sample
+	var limits []int
+	for limit := whole; limit > one; limit /= 2 {
+		limits = append(limits, limit)
+	}
+	limits = append(limits, one)
+	shapes := make([]model.Shape, len(limits))
+	for i, limit := range limits {
+		shapes[i] = a.shape(limit)
 	}
 	layers := len(r.base.Model.Layers)
-	opt.KeepLayers = 0
-	opt.Stream = r.forecast(opt) > c.Memory // the base does not fit beside the rest
-	opt.KeepLayers = layers
-	for opt.KeepLayers > 0 && r.forecast(opt) > c.Memory {
-		opt.KeepLayers--
-	}
-	if need := r.forecast(opt); need > c.Memory {
-		return opt, "", format.Usagef("the run needs about %d MB and is given %d: a shorter context, a smaller batch or a lower rank needs less", need/1e6, c.Memory/1e6)
-	}
-	if all := opt; opt.KeepLayers < layers {
-		all.KeepAttention = true
-		if r.forecast(all) <= c.Memory {
-			opt = all
+	fits := func(i int, opt model.Options) bool { return r.forecast(shapes[i], opt, held) <= c.Memory }
+	for _, small := range []struct {
+		stream bool
+		head   int64
+	}{{false, c.HeadMemory}, {false, smallHead}, {true, c.HeadMemory}, {true, smallHead}} {
+		best, cost := -1, 0.
+		var chosen model.Options
+		for i, limit := range limits {
+			opt := c.modelOptions()
+			opt.KeepLayers, opt.Stream, opt.HeadMemory = 0, small.stream, small.head
+			if !fits(i, opt) {
+				continue
+			}
+			opt.KeepLayers = layers
+			for opt.KeepLayers > 0 && !fits(i, opt) {
+				opt.KeepLayers--
+			}
+			if all := opt; opt.KeepLayers < layers {
+				all.KeepAttention = true
+				if fits(i, all) {
+					opt = all
+				}
+			}
+			again := decoding
+			if small.stream {
+				again *= 100 // they are read from disk
+			}
+			each := r.base.Model.Costs(r.ranks(), opt, true).Of([]int{1}, 1).Total() * (1 + float64(again)/float64(min(limit, shapes[i].Tokens)))
+			if best < 0 || each < cost {
+				best, cost, chosen = i, each, opt
+			}
 		}
+		if best < 0 {
+			continue
+		}
+		f := fitted{chosen, limits[best], shapes[best], r.forecast(shapes[best], chosen, held), ""}
+		f.text = fmt.Sprintf("%d of %d layers keep their activations, the others run again; ", chosen.KeepLayers, layers)
+		if f.limit < whole {
+			f.text += fmt.Sprintf("%d tokens are run at once in place of %d; ", f.limit, whole)
+		}
+		if chosen.Stream {
+			f.text += "the base is read again for every pass; "
+		}
+		return f, nil
 	}
-	text := fmt.Sprintf("%d of %d layers keep their activations, the others run again; ", opt.KeepLayers, layers)
-	if opt.Stream {
-		text += "the base is read again for every pass; "
-	}
-	return opt, text, nil
+	opt := c.modelOptions()
+	opt.KeepLayers, opt.Stream, opt.HeadMemory = 0, true, smallHead
+	need := r.forecast(shapes[len(shapes)-1], opt, held)
+	return fitted{}, format.Usagef("the run needs about %d MB and is given %d: a shorter context or a lower rank needs less", need/1e6, c.Memory/1e6)
 }
 
-// fit takes what choose chooses and says in words what to expect.
-func (r *runner) fit() (string, error) {
-	opt, text, err := r.choose()
-	if err != nil {
-		return "", err
+// fit makes the model what choose chooses.
+func (r *runner) fit() (err error) {
+	r.ahead = r.lookAhead()
+	if r.fitted, err = r.choose(allocated()); err != nil || r.cfg.Memory == 0 {
+		return err
 	}
-	if r.cfg.Memory > 0 {
-		r.base.Model.Close()
-		if r.base.Model, err = model.New(r.base.Source, opt); err != nil {
-			return "", err
-		}
-	}
-	return fmt.Sprintf("%speak memory about %d MB", text, r.forecast(opt)/1e6), nil
+	r.cfg.tokensAtOnce = r.fitted.limit
+	r.base.Model.Close()
+	r.base.Model, err = model.New(r.base.Source, r.fitted.opt)
+	return err
 }

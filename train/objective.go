@@ -157,7 +157,7 @@ func (r *runner) findReference(ctx context.Context) error {
 		f = want // nothing, or another run's, or damaged: it is made anew
 	}
 	if f.Opinions == nil {
-		f.Opinions, err = opinions(ctx, r.base.Model, all, r.cfg.Batch*r.cfg.Context, r.objective.Kind() == objective.Labels, func(done int) {
+		f.Opinions, err = opinions(ctx, r.base.Model, all, r.cfg.limit(), r.objective.Kind() == objective.Labels, func(done int) {
 			r.tell(Progress{Phase: "reference", Done: done, Total: len(all)})
 		})
 		if err != nil {

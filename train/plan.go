@@ -3,10 +3,8 @@ package train
 import (
 	"context"
 	"math"
-	"time"
 
 	"github.com/graft-lora/graft/train/data"
-	"github.com/graft-lora/graft/train/objective"
 )
 
 // Plan is what a run is going to do, and what it needs.
@@ -22,10 +20,10 @@ type Plan struct {
 	HeldOut      int        `json:"held_out_sequences"`
 	EpochTokens  int64      `json:"epoch_tokens"` // run in one time through the data
 	Steps        int        `json:"steps"`
-	Tokens       int64      `json:"tokens"` // run in training in all, about
+	Tokens       int64      `json:"tokens"` // run in training in all
 	Memory       int64      `json:"memory"` // resident, at the peak, bytes
-	// TokensPerSecond was measured on one sequence, and Seconds is what follows for the
-	// run, evaluations not counted.
+	// TokensPerSecond follows from two passes that were timed, and so does Seconds, for
+	// all of the run: evaluations, too.
 	TokensPerSecond float64 `json:"tokens_per_second"`
 	Seconds         float64 `json:"seconds"`
 	Disk            int64   `json:"disk"` // of the adapter's files and the checkpoints kept, at most
@@ -106,16 +104,10 @@ func MakePlan(ctx context.Context, c Config) (Plan, error) {
 		perRank += int64(pair.A.Cols + pair.B.Rows)
 	}
 	p.SuggestedRank = SuggestRank(trained, perRank)
-	sequences := int64(c.Steps) * int64(c.Batch*c.Accumulate)
-	if c.Steps == 0 {
-		sequences = int64(r.cfg.sequences(len(r.train)))
-	}
-	p.Tokens = int64(float64(p.EpochTokens) / float64(len(r.train)) * float64(sequences))
-	opt, _, err := r.choose()
-	if err != nil {
+	if err := r.fit(); err != nil {
 		return p, err
 	}
-	p.Memory = r.forecast(opt)
+	p.Memory = r.fitted.memory
 	width := int64(2)
 	if c.Adapter.Float32 {
 		width = 4
@@ -128,34 +120,7 @@ func MakePlan(ctx context.Context, c Config) (Plan, error) {
 	if c.KeepBest {
 		p.Disk += 4 * p.Parameters
 	}
-	p.TokensPerSecond, err = r.measure(ctx)
-	if r.objective.NeedsReference() {
-		p.Seconds += float64(float64(p.EpochTokens) / p.TokensPerSecond / 2)
-	}
-	p.Seconds += float64(p.Tokens) / p.TokensPerSecond
+	e, err := r.expect(ctx)
+	p.Tokens, p.TokensPerSecond, p.Seconds = int64(e.tokens), e.tokens/e.train, e.seconds
 	return p, err
-}
-
-// measure is the speed of training on one sample, the one in the middle by length,
-// after one that fills buffers and page cache.
-func (r *runner) measure(ctx context.Context) (float64, error) {
-	sample := r.train[len(r.train)/2 : len(r.train)/2+1]
-	plain := &preferences{Objective: supervisedObjective()}
-	var took time.Duration
-	for range 2 {
-		begin := time.Now()
-		if _, err := r.lora.gradient(ctx, r.base.Model, plain, sample, &r.cfg, 0); err != nil {
-			return 0, err
-		}
-		took = time.Since(begin)
-	}
-	return float64(sample[0].Size()) / took.Seconds(), nil
-}
-
-func supervisedObjective() *objective.Objective {
-	o, err := objective.New(objective.Settings{})
-	if err != nil {
-		panic(err) // the plain loss has no settings that could be wrong
-	}
-	return o
 }

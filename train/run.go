@@ -68,7 +68,14 @@ type Result struct {
 	Seconds         float64      `json:"seconds"`    // of this process
 	TokensPerSecond float64      `json:"tokens_per_second"`
 	PeakRSS         int64        `json:"peak_rss"`
-	Files           []FileDigest `json:"files"` // the adapter in its forms
+	Expected        Expected     `json:"expected"` // before the first step
+	Files           []FileDigest `json:"files"`    // the adapter in its forms
+}
+
+// Expected is what was expected of a run, or of what was left of it when it was resumed.
+type Expected struct {
+	Memory  int64   `json:"memory"`  // resident at the peak, bytes
+	Seconds float64 `json:"seconds"` // from the first step on
 }
 
 // runner is a run under way.
@@ -89,6 +96,9 @@ type runner struct {
 	steps     int
 	state     state
 	log       *runLog
+	ahead     *ahead
+	fitted    fitted
+	expected  Expected
 	order     []int // of the epoch
 	epoch     int   // that order is of; -1 before the first
 	t0        time.Time
@@ -315,6 +325,16 @@ func (r *runner) run(ctx context.Context, from *state) (Result, error) {
 		return Result{}, err
 	}
 	defer r.log.Close()
+	if r.steps > r.state.Step {
+		e, err := r.expect(ctx)
+		if err != nil && ctx.Err() == nil {
+			return Result{}, err
+		}
+		if err == nil {
+			r.expected = Expected{r.fitted.memory, e.seconds}
+			r.told(Progress{Phase: "reading", Note: e.text()})
+		}
+	}
 	if err := r.findReference(ctx); err != nil {
 		return Result{}, err
 	}
@@ -384,11 +404,11 @@ func (r *runner) prepare(from *state) error {
 		from.Config, from.Inputs = r.state.Config, r.state.Inputs
 		r.state = *from
 	}
-	expect, err := r.fit()
+	err := r.fit()
 	if err != nil {
 		return err
 	}
-	r.told(Progress{Phase: "reading", Note: r.plan() + "; " + expect})
+	r.told(Progress{Phase: "reading", Note: fmt.Sprintf("%s; %speak memory about %d MB", r.plan(), r.fitted.text, r.fitted.memory/1e6)})
 	r.log, err = openLog(filepath.Join(c.Output, LogFile), r.state.LogSize)
 	return err
 }
@@ -414,12 +434,8 @@ func (r *runner) plan() string {
 // next takes the samples of the next step.
 func (r *runner) next() []data.Sample {
 	n := len(r.train)
-	take := r.cfg.Batch * r.cfg.Accumulate
-	if r.cfg.Steps == 0 {
-		take = min(take, r.cfg.sequences(n)-r.state.Sequences)
-	}
 	var samples []data.Sample
-	for i := range take {
+	for i := range r.cfg.take(n)(r.state.Sequences) {
 		at := r.state.Sequences + i
 		if at/n != r.epoch {
 			r.epoch = at / n
@@ -502,7 +518,7 @@ func (r *runner) evaluate(ctx context.Context) error {
 	if !r.objective.plain() {
 		evaluate = r.objective.evaluate
 	}
-	res, err := evaluate(ctx, r.base.Model, r.held, r.cfg.Batch*r.cfg.Context, func(done int) {
+	res, err := evaluate(ctx, r.base.Model, r.held, r.fitted.evaluated(), func(done int) {
 		r.tell(Progress{Phase: "evaluating", Done: done, Total: len(r.held)})
 	}, model.Scaled{Adapter: r.lora.adapter, Weight: 1})
 	if err != nil {

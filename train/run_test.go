@@ -150,13 +150,9 @@ func TestMemory(t *testing.T) {
 	note := func(memory int64) (string, error) {
 		c.Memory = memory
 		c.Output = filepath.Join(t.TempDir(), "run")
-		last := ""
-		_, err := Run(context.Background(), c, Fresh, func(p Progress) {
-			if p.Note != "" {
-				last = p.Note
-			}
-		})
-		return last, err
+		notes := ""
+		_, err := Run(context.Background(), c, Fresh, func(p Progress) { notes += p.Note + "; " })
+		return notes, err
 	}
 	for _, m := range []struct {
 		memory int64

@@ -33,18 +33,25 @@ func batchOf(samples []data.Sample) *model.Batch {
 // The model gives a group's gradient as the sum of its sequences' in order, so the
 // division changes nothing but speed and memory.
 func passes(samples []data.Sample, limit int) (groups [][]data.Sample) {
-	from, tokens := 0, 0
-	for i, s := range samples {
-		if i > from && tokens+s.Size() > limit {
-			groups = append(groups, samples[from:i])
-			from, tokens = i, 0
-		}
-		tokens += s.Size()
-	}
-	if from < len(samples) {
-		groups = append(groups, samples[from:])
-	}
+	divide(len(samples), limit, func(i int) int { return samples[i].Size() }, func(from, to int) {
+		groups = append(groups, samples[from:to])
+	})
 	return groups
+}
+
+// divide calls f with the borders of groups of n things whose sizes add up to limit at most.
+func divide(n, limit int, size func(i int) int, f func(from, to int)) {
+	from, sum := 0, 0
+	for i := range n {
+		if i > from && sum+size(i) > limit {
+			f(from, i)
+			from, sum = i, 0
+		}
+		sum += size(i)
+	}
+	if from < n {
+		f(from, n)
+	}
 }
 
 // stepResult is what one optimizer step found.
@@ -84,11 +91,11 @@ func (l *lora) gradient(ctx context.Context, m *model.Model, p *preferences, sam
 	var examples *stepLoss
 	if !p.plain() {
 		var err error
-		if examples, err = p.begin(ctx, m, samples, c.Batch*c.Context, l.adapter); err != nil {
+		if examples, err = p.begin(ctx, m, samples, c.limit(), l.adapter); err != nil {
 			return r, err
 		}
 	}
-	for _, group := range passes(samples, c.Batch*c.Context) {
+	for _, group := range passes(samples, c.limit()) {
 		if err := ctx.Err(); err != nil {
 			return r, err
 		}

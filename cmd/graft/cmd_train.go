@@ -305,7 +305,7 @@ func (a *app) trainPlan(ctx context.Context, cfg train.Config) error {
 	a.result("epoch      %s, %s tokens; %d held out", plural(p.TrainOn, "sequence"), count(p.EpochTokens), p.HeldOut)
 	a.result("run        %s, about %s tokens", plural(p.Steps, "step"), count(p.Tokens))
 	a.result("memory     about %s", size(p.Memory))
-	a.result("time       about %s at %.0f tokens/s (measured on one sequence), evaluations not counted",
+	a.result("time       about %s at %.0f tokens/s (two passes were timed), evaluations included",
 		time.Duration(p.Seconds*float64(time.Second)).Round(time.Second), p.TokensPerSecond)
 	a.result("disk       up to %s: the adapter twice, and checkpoints", size(p.Disk))
 	a.result("rate       %.2g; suggested %.2g (--lr auto): ten times what a model of this width takes when all of it is trained", p.LR, p.SuggestedLR)

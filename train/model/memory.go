@@ -32,7 +32,7 @@ func (m *Model) PassMemory(s Shape, ranks map[string]int, opt Options) int64 {
 	places := make([]sizes, 1+opt.KeepLayers)
 	total := (n+1-lowest)*s.Tokens*m.Hidden + min(lowest, 2)*s.Tokens*m.Hidden
 	for i := range m.layers {
-		places[max(i-(n-1-opt.KeepLayers), 0)].atLeast(m.actSizes(i, s.Tokens, groups))
+		places[placeOf(i, n, opt.KeepLayers, lowest)].atLeast(m.actSizes(i, s.Tokens, groups))
 		if opt.KeepAttention && i >= lowest && i < n-1-opt.KeepLayers {
 			total += s.Tokens * m.ODim()
 		}

@@ -204,10 +204,19 @@ func (w *workspace) residual(m *Model, i int) kernel.Mat {
 
 // actsOf is where layer i leaves what its backward pass wants, and whether it stays
 // there: the first place is shared by the layers that keep nothing, so of these the
-// last one finds its own.
+// last one finds its own. Layers that have no backward pass keep nothing.
 func (m *Model) actsOf(i int) (a *acts, kept bool) {
-	k := i - (len(m.layers) - 1 - m.opt.KeepLayers)
-	return &m.work.acts[max(k, 0)], k >= 0
+	k := placeOf(i, len(m.layers), m.opt.KeepLayers, m.work.lowest)
+	return &m.work.acts[k], i >= len(m.layers)-1-m.opt.KeepLayers
+}
+
+// placeOf is the place of the acts of layer i of n, when keep of them keep theirs and
+// lowest is the first that has a backward pass.
+func placeOf(i, n, keep, lowest int) int {
+	if i < lowest {
+		return 0
+	}
+	return max(i-(n-1-keep), 0)
 }
 
 // runForward runs the layers; noise, if not nil, is the batch that says which is added.
