@@ -17,12 +17,13 @@ type evalOptions struct {
 	against  []string
 	noKL     bool
 	asMerged bool
+	ship     shipOptions
 }
 
 func newEvalCmd(a *app) *cobra.Command {
 	var o evalOptions
 	cmd := &cobra.Command{
-		Use:   "eval MODEL --data FILE",
+		Use:   "eval MODEL --data FILE | eval --ship BASE ADAPTER... --data FILE",
 		Short: "Loss and perplexity, and how far models and adapters are from each other",
 		Long: `eval gives the loss and the perplexity of a model on a text (in windows, as
 llama-perplexity does, the second half of each counting) or on the answers of
@@ -33,24 +34,43 @@ same token most likely. The reference is the model with its adapters, if any.
   graft eval model.gguf --data wiki.test.raw
   graft eval base.gguf --adapter lesson --data held-out.jsonl
   graft eval base.gguf --adapter lesson --against merged.gguf --data held-out.jsonl
-  graft eval f16.gguf --against q4_k_m.gguf --against q2_k.gguf --data wiki.test.raw` + exitStatus,
-		Args: args(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.eval(cmd.Context(), args[0], &o) },
+  graft eval f16.gguf --against q4_k_m.gguf --against q2_k.gguf --data wiki.test.raw
+
+With --ship it compares the forms in which an adapter can be shipped: beside the base,
+merged by each method of graft merge, merged in 16 bits, and that quantized again. The
+methods that need data take it from the first half of FILE, and the second half is
+what is evaluated; or --held-out is, and all of FILE is for the methods. Files are made one
+at a time in the folder for temporary files (TMPDIR) and removed.
+
+  graft eval --ship base.gguf lesson --data held-out.jsonl
+  graft eval --ship base.gguf lesson --data train.jsonl --held-out held-out.jsonl --report ship.html` + exitStatus,
+		Args: args(1, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case o.data.path == "":
+				return format.Usagef("name the text with --data")
+			case o.ship.on:
+				return a.ship(cmd.Context(), args, &o)
+			case len(args) > 1:
+				return format.Usagef("eval takes one model, and others with --against; eval --ship takes adapters")
+			case cmd.Flags().Changed("held-out") || o.ship.report.path != "" || len(o.ship.methods) > 0:
+				return format.Usagef("--held-out, --methods and --report are for eval --ship")
+			}
+			return a.eval(cmd.Context(), args[0], &o)
+		},
 	}
 	o.data.add(cmd, "text, or JSONL records, plain, .gz or .zst")
 	o.gate.add(cmd)
 	f := cmd.Flags()
 	f.StringArrayVar(&o.adapters, "adapter", nil, "PATH or PATH=FACTOR: adapter to use (repeatable; they act together)")
 	addAsMerged(cmd, &o.asMerged)
+	o.ship.add(cmd)
 	f.StringArrayVar(&o.against, "against", nil, "another model to compare with (repeatable)")
 	f.BoolVar(&o.noKL, "no-kl", false, "losses only")
 	return cmd
 }
 
 func (a *app) eval(ctx context.Context, path string, o *evalOptions) error {
-	if o.data.path == "" {
-		return format.Usagef("name the text with --data")
-	}
 	base, err := train.OpenBase(path, model.Options{Threads: a.threads, Context: o.data.context})
 	if err != nil {
 		return err

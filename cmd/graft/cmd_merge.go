@@ -35,6 +35,8 @@ type mergeOptions struct {
 	maxError, maxGrowth float64
 
 	trainedFor bool // the method is what the adapter was trained for
+	asked      bool // the methods are compared: another than the adapter's is what was asked for
+	report     reportFlags
 }
 
 func newMergeCmd(a *app) *cobra.Command {
@@ -50,6 +52,7 @@ files; DST is a GGUF file, or a folder for a Hugging Face model.
   graft merge base-q4_k_m.gguf lesson -o merged.gguf
   graft merge base.gguf a.gguf=0.7 b=0.3 -o merged.gguf
   graft merge base.gguf lesson -o merged.gguf --data train.jsonl --held-out held-out.jsonl
+  graft merge base.gguf lesson -o merged.gguf --data train.jsonl --report merged.html
   graft merge base.gguf lesson -o merged-f16.gguf --type F16
   graft merge hf-folder lesson -o merged-folder
 
@@ -73,6 +76,7 @@ status 5.` + exitStatus,
 	o.output.add(cmd, "GGUF file or folder to write")
 	o.data.add(cmd, "text or JSONL that shows the method real inputs, and that the recovery is measured on")
 	o.gate.add(cmd)
+	o.report.add(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.typ, "type", "same", "same, or a file type (F16, Q4_K_M, ...)")
 	f.StringVar(&o.heldOut, "held-out", "", "other text or JSONL to measure the recovery on")
@@ -134,6 +138,10 @@ func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, 
 	if err := o.output.check(inputs...); err != nil {
 		return err
 	}
+	o.report.force = o.output.force
+	if err := o.report.check(); err != nil {
+		return err
+	}
 	report, err := a.mergeFiles(ctx, basePath, adapterArgs, o)
 	if err != nil || o.output.dryRun {
 		return err
@@ -151,6 +159,11 @@ func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, 
 			return err
 		}
 		a.printRecovery(doc.Recovery)
+	}
+	if o.report.path != "" {
+		if err := doc.page(basePath, adapterArgs).WriteFile(o.report.path, o.report.force); err != nil {
+			return err
+		}
 	}
 	if a.json {
 		if err := a.printJSON(doc); err != nil {

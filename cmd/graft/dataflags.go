@@ -19,6 +19,7 @@ type dataFlags struct {
 	limit   int
 	samples data.Options
 	fields  data.Fields
+	half    int // 1: the first half of the samples only, 2: the second
 }
 
 func (d *dataFlags) add(cmd *cobra.Command, what string) {
@@ -42,6 +43,15 @@ func (d *dataFlags) read(base *train.Base) ([]data.Sample, error) {
 	}
 	if d.limit > 0 && d.limit < len(samples) {
 		samples = samples[:d.limit]
+	}
+	if n := len(samples) / 2; d.half > 0 {
+		if n == 0 {
+			return nil, format.Usagef("%s has one record or window, which cannot be halved: give other data with --held-out", d.path)
+		}
+		if d.half == 1 {
+			return samples[:n], nil
+		}
+		samples = samples[n:]
 	}
 	return samples, nil
 }

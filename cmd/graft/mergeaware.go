@@ -63,7 +63,7 @@ func (a *app) chooseMethod(adapters []merge.Weighted, o *mergeOptions) error {
 			o.method, o.seed, o.trainedFor = "aware", m.Seed, true
 		}
 	}
-	if aware > 0 && !o.trainedFor {
+	if aware > 0 && !o.trainedFor && !o.asked {
 		a.say("warning: an adapter here was trained to be merged by itself, at full strength and by method aware: another merge is not what was trained")
 	}
 	if o.method == "" {

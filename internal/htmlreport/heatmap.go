@@ -96,7 +96,7 @@ func (h *HeatMap) view() (string, any) {
 		x := h.Lo + (h.Hi-h.Lo)*float64(i)/(steps-1)
 		v.Steps = append(v.Steps, cellView{X: 8 * i, Fill: h.fill(x)})
 	}
-	v.LoText, v.HiText = h.form(h.Lo), h.form(h.Hi)
+	v.LoText, v.HiText = number(h.Lo), number(h.Hi)
 	if h.LegendLow != "" {
 		v.LoText += " " + h.LegendLow
 	}

@@ -30,6 +30,7 @@ type Section struct {
 	Heading string
 	Words   []string // paragraphs before the parts
 	Parts   []Part
+	Folded  bool // only the heading is seen until the reader opens it
 }
 
 // Part is something that a section shows: a [*Table], [*HeatMap], [*Chart] or [Pre].

@@ -29,7 +29,7 @@ func sample() *Page {
 			&Chart{Caption: hostile, XLabel: hostile, YLabel: hostile, Series: []Series{
 				{Name: hostile, X: []float64{0, 1, 2, 3}, Y: []float64{1, math.NaN(), 2, 3}, Dots: true}, {Name: "b", X: []float64{0}, Y: []float64{4}, Faint: true}}},
 			Pre(hostile),
-		}}},
+		}}, {Heading: hostile, Folded: true}},
 	}
 }
 
@@ -47,7 +47,7 @@ func render(t *testing.T, p *Page) string {
 func TestEscapes(t *testing.T) {
 	out := render(t, sample())
 	known := map[string]bool{}
-	for _, e := range strings.Fields("html head body meta title style main h1 h2 p div b i span dl dt dd section table caption thead tbody tr th td figure figcaption svg g text rect line path circle pre footer") {
+	for _, e := range strings.Fields("html head body meta title style main h1 h2 p div b i span dl dt dd section table caption thead tbody tr th td figure figcaption svg g text rect line path circle pre footer details summary") {
 		known[e] = true
 	}
 	texts := 0
