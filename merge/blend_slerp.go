@@ -1,6 +1,10 @@
 package merge
 
-import "math"
+import (
+	"math"
+
+	"github.com/graft-lora/graft/internal/fmath"
+)
 
 func init() {
 	registerBlend(&blendMethod{name: "slerp", help: "along the arc from the base to the model, by t",
@@ -54,12 +58,12 @@ func arc(t, aa, bb, ab, limit float64) (a, b float64) {
 	if aa > 0 && bb > 0 {
 		cos = min(max(ab/math.Sqrt(aa)/math.Sqrt(bb), -1), 1)
 	}
-	theta := math.Acos(cos)
-	sin := math.Sin(theta)
+	theta := fmath.Acos(cos)
+	sin := fmath.Sin(theta)
 	if math.Abs(cos) > limit || sin < 1e-8 {
 		return 1 - t, t
 	}
-	return math.Sin((1-t)*theta) / sin, math.Sin(t*theta) / sin
+	return fmath.Sin((1-t)*theta) / sin, fmath.Sin(t*theta) / sin
 }
 
 // openSlerp follows Shoemake 1985 on the flattened matrix.
@@ -281,11 +285,11 @@ func openKarcher(j *blendJob) (blendBlock, error) {
 				cos += float64(c * unit[i][k])
 			}
 			cos = min(max(cos, -1), 1)
-			theta := math.Acos(cos)
+			theta := fmath.Acos(cos)
 			if theta < tol {
 				continue
 			}
-			f := theta / math.Sin(theta) / float64(valid)
+			f := theta / fmath.Sin(theta) / float64(valid)
 			step[i] += f
 			for k, c := range u {
 				step[k] -= float64(f * cos * c)
@@ -296,7 +300,7 @@ func openKarcher(j *blendJob) (blendBlock, error) {
 			break
 		}
 		for i := range u {
-			u[i] = float64(math.Cos(l)*u[i]) + float64(math.Sin(l)/l*step[i])
+			u[i] = float64(fmath.Cos(l)*u[i]) + float64(fmath.Sin(l)/l*step[i])
 		}
 		normalize()
 	}

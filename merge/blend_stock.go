@@ -1,6 +1,10 @@
 package merge
 
-import "math"
+import (
+	"math"
+
+	"github.com/graft-lora/graft/internal/fmath"
+)
 
 func init() {
 	registerBlend(&blendMethod{name: "model_stock", help: "between the mean of the models and the base, the nearer to the mean the more they agree",
@@ -242,7 +246,7 @@ func divergence(x, y []float32) float64 {
 	p, q := softmax64(x), softmax64(y)
 	var kl float64
 	for i, a := range p {
-		kl += float64((a + eps) * math.Log((a+eps)/(q[i]+eps)))
+		kl += float64((a + eps) * fmath.Log((a+eps)/(q[i]+eps)))
 	}
 	return kl
 }
@@ -255,7 +259,7 @@ func softmax64(x []float32) []float64 {
 	out := make([]float64, len(x))
 	var sum float64
 	for i, v := range x {
-		out[i] = math.Exp(float64(v) - top)
+		out[i] = fmath.Exp(float64(v) - top)
 		sum += out[i]
 	}
 	for i := range out {

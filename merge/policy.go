@@ -139,7 +139,7 @@ func (p *Policy) norms(a *adapter.Adapter, base *arch.Model) (broken []string, e
 		}
 		var delta float64
 		for _, x := range s {
-			delta += x * x
+			delta += float64(x * x)
 		}
 		first, rows := int64(0), int64(pair.B.Rows)
 		if pair.Expert >= 0 {
@@ -167,7 +167,7 @@ func squares(v *format.View, first, rows int64) (sum float64, err error) {
 			return 0, err
 		}
 		for _, x := range part {
-			sum += float64(x) * float64(x)
+			sum += float64(float64(x) * float64(x))
 		}
 	}
 	return sum, nil

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/graft-lora/graft/internal/fmath"
 	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/train/data"
 	"github.com/graft-lora/graft/train/model"
@@ -184,14 +185,14 @@ func compareRow(p, q []float32, target int32) rowStats {
 	maxQ, topQ := top(q)
 	var sumP, sumQ float64
 	for i := range p {
-		sumP += math.Exp(float64(p[i]) - maxP)
-		sumQ += math.Exp(float64(q[i]) - maxQ)
+		sumP += fmath.Exp(float64(p[i]) - maxP)
+		sumQ += fmath.Exp(float64(q[i]) - maxQ)
 	}
-	logP, logQ := maxP+math.Log(sumP), maxQ+math.Log(sumQ)
+	logP, logQ := maxP+fmath.Log(sumP), maxQ+fmath.Log(sumQ)
 	s := rowStats{same: topP == topQ, lossP: logP - float64(p[target]), lossQ: logQ - float64(q[target])}
 	for i := range p {
 		lp, lq := float64(p[i])-logP, float64(q[i])-logQ
-		s.kl += float64(math.Exp(lp) * (lp - lq))
+		s.kl += float64(fmath.Exp(lp) * (lp - lq))
 	}
 	s.kl = math.Max(0, s.kl) // less than nothing only by rounding
 	return s

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/graft-lora/graft/internal/fmath"
 	"github.com/graft-lora/graft/internal/tokenizer"
 	"github.com/graft-lora/graft/train/data"
 	"github.com/graft-lora/graft/train/model"
@@ -78,7 +79,7 @@ func Evaluate(ctx context.Context, m *model.Model, samples []data.Sample, limit 
 	}
 	r := EvalResult{Tokens: all.n, Sequences: len(samples)}
 	r.Loss, r.LossError = all.mean()
-	r.Perplexity = math.Exp(r.Loss)
+	r.Perplexity = fmath.Exp(r.Loss)
 	return r, nil
 }
 

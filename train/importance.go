@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/internal/fmath"
 	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/internal/tokenizer"
 	"github.com/graft-lora/graft/quant"
@@ -108,7 +109,7 @@ func (b *Base) Importance(ctx context.Context, m *quant.Imatrix, text, name stri
 		ids = ids[n*o.Context:]
 		p.Done += n
 		if mean, dev := losses.mean(); losses.n > 0 {
-			p.Perplexity = math.Exp(mean)
+			p.Perplexity = fmath.Exp(mean)
 			p.PerplexityError = p.Perplexity * dev
 		}
 		if o.Progress != nil {

@@ -2,9 +2,9 @@ package train
 
 import (
 	"fmt"
-	"math"
 	"slices"
 
+	"github.com/graft-lora/graft/internal/fmath"
 	"github.com/graft-lora/graft/internal/rng"
 )
 
@@ -65,7 +65,7 @@ func (s *Sampling) pick(logits []float32, history []int32, n int) int32 {
 		}
 	}
 	if s.MinP > 0 {
-		least := c[0].logit + math.Log(s.MinP)
+		least := c[0].logit + fmath.Log(s.MinP)
 		for len(c) > 1 && c[len(c)-1].logit < least {
 			c = c[:len(c)-1]
 		}
@@ -140,7 +140,7 @@ func softmax(c []candidate, temperature float64) []float64 {
 	p := make([]float64, len(c))
 	sum := 0.0
 	for i := range c {
-		p[i] = math.Exp((c[i].logit - c[0].logit) / temperature)
+		p[i] = fmath.Exp((c[i].logit - c[0].logit) / temperature)
 		sum += p[i]
 	}
 	for i := range p {

@@ -6,6 +6,7 @@ import (
 	"regexp"
 
 	"github.com/graft-lora/graft/format/adapter"
+	"github.com/graft-lora/graft/internal/fmath"
 	"github.com/graft-lora/graft/merge"
 )
 
@@ -41,10 +42,10 @@ func effectiveRank(s []float64, total float64) float64 {
 	var h float64
 	for _, v := range s {
 		if p := v * v / total; p > 0 {
-			h -= float64(p * math.Log(p))
+			h -= float64(p * fmath.Log(p))
 		}
 	}
-	return math.Exp(h)
+	return fmath.Exp(h)
 }
 
 var layerNumber = regexp.MustCompile(`\.\d+\.`)

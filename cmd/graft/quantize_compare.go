@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/gguf"
+	"github.com/graft-lora/graft/internal/fmath"
 	"github.com/graft-lora/graft/quant"
 	"github.com/graft-lora/graft/train"
 	"github.com/graft-lora/graft/train/data"
@@ -63,7 +63,7 @@ func (a *app) quantizeCompare(ctx context.Context, path string, o *quantizeOptio
 		}
 		rows = append(rows, row)
 	}
-	reference := ladderRow{Type: "source", Perplexity: math.Exp(rows[0].Divergence.Reference)}
+	reference := ladderRow{Type: "source", Perplexity: fmath.Exp(rows[0].Divergence.Reference)}
 	var elements int64
 	for _, v := range src.Views {
 		n, err := format.Elements(v.Shape)
@@ -128,7 +128,7 @@ func (a *app) ladderRow(ctx context.Context, src quant.Source, base *train.Base,
 	d, err := train.Compare(ctx, train.Side{Model: base.Model}, train.Side{Model: other.Model}, samples, 2048, func(done int) {
 		a.progress("%s: %d of %d", name, done, len(samples))
 	})
-	row.Divergence, row.Perplexity = &d, math.Exp(d.Other)
+	row.Divergence, row.Perplexity = &d, fmath.Exp(d.Other)
 	return row, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/internal/fmath"
 )
 
 // Llama3Scaling are the parameters of rope_type llama3.
@@ -65,7 +66,7 @@ func (s *Llama3Scaling) fit(factors []float32, base float64) bool {
 	var x, y []float64
 	for i, f := range factors {
 		if f > 1 && float64(f) < s.Factor {
-			wave := 2 * math.Pi * math.Pow(base, float64(i)/float64(len(factors)))
+			wave := 2 * math.Pi * fmath.Pow(base, float64(i)/float64(len(factors)))
 			x = append(x, 1/wave)
 			y = append(y, (1/float64(f)-1/s.Factor)/(1-1/s.Factor))
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/internal/fmath"
 )
 
 // ropeTensors emits the tensors that hold the frequencies of scaled rope, and the
@@ -48,7 +49,7 @@ func llama3Table(base, factor, low, high, orig float32, dim int64) []float32 {
 	out := make([]float32, dim/2)
 	for i := range out {
 		exp := float32(2*i) / float32(dim)
-		freq := 1 / float32(math.Pow(float64(base), float64(exp)))
+		freq := 1 / float32(fmath.Pow(float64(base), float64(exp)))
 		wave := float32(2*math.Pi) / freq
 		switch {
 		case wave < highLen:
@@ -83,9 +84,9 @@ func (b *builder) longRope() error {
 	if scale := n / orig; scale > 1 {
 		switch t := strings.ToLower(r.str("rope_type")); t {
 		case "su", "longrope":
-			attn = math.Sqrt(1 + math.Log(scale)/math.Log(orig))
+			attn = math.Sqrt(1 + fmath.Log(scale)/fmath.Log(orig))
 		case "yarn":
-			attn = float64(0.1*math.Log(scale)) + 1
+			attn = float64(0.1*fmath.Log(scale)) + 1
 		default:
 			return format.Unsupported("rope_type %q with long and short factors", t)
 		}

@@ -70,10 +70,10 @@ func (c *Chart) view() (string, any) {
 	}
 	x = x.orUnit()
 	px := func(a float64) float64 {
-		return round(float64(v.Left) + (a-x.lo)/(x.hi-x.lo)*float64(v.Right-v.Left))
+		return round(float64(v.Left) + float64((a-x.lo)/(x.hi-x.lo)*float64(v.Right-v.Left)))
 	}
 	py := func(a float64) float64 {
-		at := float64(v.Bottom) - (a-y.lo)/(y.hi-y.lo)*float64(v.Bottom-v.Top)
+		at := float64(v.Bottom) - float64((a-y.lo)/(y.hi-y.lo)*float64(v.Bottom-v.Top))
 		return round(min(max(at, float64(v.Top)), float64(v.Bottom)))
 	}
 	for _, t := range x.ticks(8) {
@@ -143,7 +143,7 @@ func (a axis) ticks(n int) []float64 {
 	}
 	var out []float64
 	for i := math.Ceil(a.lo/step - little); i <= a.hi/step+little; i++ {
-		out = append(out, i*step+0) // no -0
+		out = append(out, float64(i*step)+0) // no -0
 	}
 	return out
 }

@@ -69,7 +69,7 @@ func (h *HeatMap) view() (string, any) {
 	// Labels of columns that would touch are left out.
 	every := 1
 	for _, c := range h.Cols {
-		every = max(every, int(math.Ceil((float64(len([]rune(c)))*letterWidth+4)/cellWidth)))
+		every = max(every, int(math.Ceil((float64(float64(len([]rune(c)))*letterWidth)+4)/cellWidth)))
 	}
 	for j, c := range h.Cols {
 		if j%every == 0 {
@@ -127,12 +127,12 @@ var anchors = [][3]float64{{44, 22, 86}, {49, 71, 140}, {33, 119, 140}, {34, 160
 
 // Shade is the colour of a share between 0 and 1 on the scale of heat maps, as CSS has it.
 func Shade(t float64) string {
-	t = min(max(t, 0), 1) * float64(len(anchors)-1)
+	t = float64(min(max(t, 0), 1) * float64(len(anchors)-1))
 	i := min(int(t), len(anchors)-2)
 	t -= float64(i)
 	var c [3]int
 	for k := range c {
-		c[k] = int(math.Round(anchors[i][k] + t*(anchors[i+1][k]-anchors[i][k])))
+		c[k] = int(math.Round(anchors[i][k] + float64(t*(anchors[i+1][k]-anchors[i][k]))))
 	}
 	return fmt.Sprintf("#%02x%02x%02x", c[0], c[1], c[2])
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/internal/fmath"
 )
 
 // Activation is the function between the two products of a feed-forward block.
@@ -225,7 +226,7 @@ func (c *Config) rope(r *keyReader, row archRow) {
 		s.BetaSlow = float64(r.float("rope.scaling.yarn_beta_slow", 1))
 		s.MScale = 1
 		if s.ExtFactor != 0 && s.Factor > 1 {
-			s.MScale = float64(0.1*math.Log(s.Factor)) + 1
+			s.MScale = float64(0.1*fmath.Log(s.Factor)) + 1
 		}
 		if a := r.float("rope.scaling.yarn_attn_factor", 0); a != 0 {
 			s.MScale = float64(a)

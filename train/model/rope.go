@@ -3,6 +3,7 @@ package model
 import (
 	"math"
 
+	"github.com/graft-lora/graft/internal/fmath"
 	"github.com/graft-lora/graft/internal/kernel"
 )
 
@@ -20,7 +21,7 @@ func (m *Model) growAngles(n int) {
 		freqs := m.freqs[kind]
 		for ; a.known < n; a.known++ {
 			for _, f := range freqs {
-				sin, cos := sincos(float64(a.known) * f)
+				sin, cos := fmath.Sincos(float64(a.known) * f)
 				a.cos = append(a.cos, float32(cos*m.mscale[kind]))
 				a.sin = append(a.sin, float32(sin*m.mscale[kind]))
 			}
@@ -45,7 +46,7 @@ func (ld *loader) ropeOf(r Rope) (freqs []float64, mscale float64) {
 	half := m.RopeDim / 2
 	freqs, mscale = make([]float64, half), 1
 	for i := range freqs {
-		freqs[i] = math.Pow(r.Base, -float64(2*i)/float64(m.RopeDim))
+		freqs[i] = fmath.Pow(r.Base, -float64(2*i)/float64(m.RopeDim))
 	}
 	divide := func(name string) {
 		if d := ld.vector(name, half); d != nil {
@@ -101,7 +102,7 @@ func (ld *loader) ropeOf(r Rope) (freqs []float64, mscale float64) {
 // yarnRamp gives the dimensions between which frequencies are blended.
 func yarnRamp(s RopeScaling, dim int, base float64) (lo, hi float64) {
 	at := func(turns float64) float64 {
-		return float64(dim) * math.Log(float64(s.Original)/(turns*2*math.Pi)) / (2 * math.Log(base))
+		return float64(dim) * fmath.Log(float64(s.Original)/(turns*2*math.Pi)) / (2 * fmath.Log(base))
 	}
 	return max(math.Floor(at(s.BetaFast)), 0), min(math.Ceil(at(s.BetaSlow)), float64(dim-1))
 }
@@ -119,37 +120,4 @@ func (m *Model) rotate(x []float32, headDim int, kind RopeKind, pos int, inverse
 	for h := 0; h < len(x); h += headDim {
 		turn(x[h:h+headDim], cos, sin, m.NeoX)
 	}
-}
-
-// sincos is sine and cosine for 0 <= x < 2^20, to a last bit or two of float64:
-// what is left of x after multiples of π/2 (in three parts, of which the first two
-// have room for the multiple) goes through Taylor's series. Unlike the
-// library's, no machine may fuse its products and sums, so it is the same everywhere.
-func sincos(x float64) (sin, cos float64) {
-	const (
-		part1 = 1.5707963267341256     // the first 33 bits of π/2
-		part2 = 6.077100506303966e-11  // the next 33
-		part3 = 2.0222662487959506e-21 // the rest
-	)
-	n := math.Floor(float64(x*(2/math.Pi)) + 0.5)
-	r := x - float64(n*part1)
-	r -= float64(n * part2)
-	r -= float64(n * part3)
-	z := float64(r * r)
-	// Horner's scheme from the far end: each factor is one minus the rest of the series.
-	s, c := 1.0, 1.0
-	for k := 16.0; k > 0; k -= 2 {
-		s = 1 - float64(s*(z/float64(k*(k+1))))
-		c = 1 - float64(c*(z/float64(k*(k-1))))
-	}
-	s *= r
-	switch int64(n) & 3 {
-	case 0:
-		return s, c
-	case 1:
-		return c, -s
-	case 2:
-		return -s, -c
-	}
-	return -c, s
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/graft-lora/graft/format/gguf"
+	"github.com/graft-lora/graft/internal/fmath"
 	"github.com/graft-lora/graft/internal/rng"
 )
 
@@ -57,7 +58,7 @@ func TestSincos(t *testing.T) {
 		if i < 1000 {
 			x = float64(i) * math.Pi / 4
 		}
-		sin, cos := sincos(x)
+		sin, cos := fmath.Sincos(x)
 		wantSin, wantCos := math.Sincos(x)
 		if math.Abs(sin-wantSin) > 5e-16 || math.Abs(cos-wantCos) > 5e-16 {
 			t.Fatalf("at %v: %v, %v; want %v, %v", x, sin, cos, wantSin, wantCos)

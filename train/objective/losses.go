@@ -1,19 +1,23 @@
 package objective
 
-import "math"
+import (
+	"math"
+
+	"github.com/graft-lora/graft/internal/fmath"
+)
 
 // sigmoid is 1/(1+e^-x), exact at both ends.
 func sigmoid(x float64) float64 {
 	if x >= 0 {
-		return 1 / (1 + math.Exp(-x))
+		return 1 / (1 + fmath.Exp(-x))
 	}
-	e := math.Exp(x)
+	e := fmath.Exp(x)
 	return e / (1 + e)
 }
 
 // logSigmoid is log(sigmoid(x)).
 func logSigmoid(x float64) float64 {
-	return math.Min(x, 0) - math.Log1p(math.Exp(-math.Abs(x)))
+	return math.Min(x, 0) - fmath.Log1p(fmath.Exp(-math.Abs(x)))
 }
 
 // smoothed is the loss of a comparison x with a part e of wrong preferences, and its derivative.
@@ -68,8 +72,8 @@ func exoLoss(o *Objective, e *Example, _ float64) Result {
 	}
 	x := o.margin(e)
 	q, not := sigmoid(x), sigmoid(-x)
-	loss := float64(q*(logSigmoid(x)-math.Log(1-s))) + float64(not*(logSigmoid(-x)-math.Log(s)))
-	d := o.Beta * q * not * (x - math.Log(1-s) + math.Log(s))
+	loss := float64(q*(logSigmoid(x)-fmath.Log(1-s))) + float64(not*(logSigmoid(-x)-fmath.Log(s)))
+	d := o.Beta * q * not * (x - fmath.Log(1-s) + fmath.Log(s))
 	return o.compared(e, Result{Loss: loss, Chosen: d, Rejected: -d})
 }
 
@@ -91,8 +95,8 @@ const leastDoubt = 1e-9
 // logOdds is log(p/(1-p)) of the mean log-probability a, and its derivative.
 func logOdds(a float64) (odds, d float64) {
 	a = math.Min(a, -leastDoubt)
-	not := -math.Expm1(a)
-	return a - math.Log(not), 1 / not
+	not := -fmath.Expm1(a)
+	return a - fmath.Log(not), 1 / not
 }
 
 func orpoLoss(o *Objective, e *Example, _ float64) Result {

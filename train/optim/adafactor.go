@@ -1,6 +1,10 @@
 package optim
 
-import "math"
+import (
+	"math"
+
+	"github.com/graft-lora/graft/internal/fmath"
+)
 
 // adafactor is torch.optim.Adafactor (Shazeer and Stern 2018, arXiv 1804.04235): the
 // second moment of a matrix is kept as its row and column means.
@@ -51,7 +55,7 @@ func (o *adafactor) Load(st State) error {
 func (o *adafactor) Step(lr float64) {
 	o.step++
 	t := float64(o.step)
-	w := float32(math.Pow(t, adafactorDecay))
+	w := float32(fmath.Pow(t, adafactorDecay))
 	for i := range o.params {
 		p := &o.params[i]
 		rate := lr * p.Rate

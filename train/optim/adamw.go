@@ -3,6 +3,7 @@ package optim
 import (
 	"math"
 
+	"github.com/graft-lora/graft/internal/fmath"
 	"github.com/graft-lora/graft/internal/kernel"
 )
 
@@ -41,9 +42,9 @@ func (o *adamW) Step(lr float64) {
 	t := float64(o.step)
 	s := kernel.AdamWStep{
 		W1: float32(1 - o.set.Beta1), B2: float32(o.set.Beta2), W2: float32(1 - o.set.Beta2), Eps: float32(o.set.Eps),
-		Root2: float32(math.Sqrt(1 - math.Pow(o.set.Beta2, t))),
+		Root2: float32(math.Sqrt(1 - fmath.Pow(o.set.Beta2, t))),
 	}
-	correct1 := 1 - math.Pow(o.set.Beta1, t)
+	correct1 := 1 - fmath.Pow(o.set.Beta1, t)
 	for i := range o.params {
 		p := &o.params[i]
 		rate := lr * p.Rate

@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/graft-lora/graft/internal/fmath"
 )
 
 // Schedule gives the learning rate of an optimizer step, counted from zero.
@@ -90,7 +92,7 @@ func linear(c ScheduleSettings, _ float64) Schedule {
 
 // wave is the cosine that falls from 1 to 0 over progress 0 … 1 for half a cycle.
 func wave(cycles, progress float64) float64 {
-	return 0.5 * (1 + math.Cos(float64(math.Pi*cycles)*2*progress))
+	return 0.5 * (1 + fmath.Cos(float64(math.Pi*cycles)*2*progress))
 }
 
 func or(v, def float64) float64 {
@@ -117,7 +119,7 @@ func restarts(c ScheduleSettings, _ float64) Schedule {
 		if p >= 1 {
 			return 0
 		}
-		return math.Max(0, 0.5*(1+math.Cos(math.Pi*math.Mod(or(c.Cycles, 1)*p, 1))))
+		return math.Max(0, 0.5*(1+fmath.Cos(math.Pi*math.Mod(or(c.Cycles, 1)*p, 1))))
 	})
 }
 
@@ -155,7 +157,7 @@ func polynomial(c ScheduleSettings, rate float64) Schedule {
 			return end / rate
 		}
 		left := 1 - c.progress(s)
-		return (float64((rate-end)*math.Pow(left, power)) + end) / rate
+		return (float64((rate-end)*fmath.Pow(left, power)) + end) / rate
 	})
 }
 
@@ -170,7 +172,7 @@ func warmupStableDecay(c ScheduleSettings, _ float64) Schedule {
 			p := float64(s) / float64(max(1, c.Warmup))
 			switch c.WarmupType {
 			case "cosine":
-				p = 0.5 * (1 - math.Cos(math.Pi*p))
+				p = 0.5 * (1 - fmath.Cos(math.Pi*p))
 			case "1-sqrt":
 				p = 1 - math.Sqrt(1-p)
 			}
