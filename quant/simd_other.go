@@ -4,10 +4,6 @@ package quant
 
 import "github.com/graft-lora/graft/format"
 
-func vectorized(_ format.Type, decode func(dst []float32, src []byte)) func(dst []float32, src []byte) {
-	return decode
-}
-
 func (m *nibbleRows) decodeBlocks(_ []float32, _ int64) int64 { return 0 }
 
 func int8Vector(_ []float32, _ []byte, _, _ float32) int { return 0 }
