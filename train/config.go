@@ -111,6 +111,10 @@ type AdapterConfig struct {
 	// From is an adapter to begin with, in place of a new one; its rank and scale
 	// are kept, and Rank, Alpha, RSLoRA and Targets have no effect.
 	From string `json:"from,omitempty" yaml:"from,omitempty"`
+	// QALoRA trains A's that are constant over the sub-blocks of each matrix's type, so that
+	// merge --method exact can put the change into minimums. It needs types with minimums:
+	// Q4_1, Q5_1, Q2_K, Q4_K, Q5_K; matrices of other types are not trained.
+	QALoRA bool `json:"qa_lora,omitempty" yaml:"qa_lora,omitempty"`
 	// Float32 trains and saves the adapter in float32. Otherwise the numbers used and
 	// saved are float16, and float32 masters take the updates.
 	Float32 bool `json:"float32,omitempty" yaml:"float32,omitempty"`

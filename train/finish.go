@@ -1,6 +1,7 @@
 package train
 
 import (
+	"context"
 	"encoding/json"
 	"maps"
 	"path/filepath"
@@ -13,7 +14,7 @@ import (
 )
 
 // finish writes the adapter, the curve and, last, the record.
-func (r *runner) finish() (Result, error) {
+func (r *runner) finish(ctx context.Context) (Result, error) {
 	r.tell(Progress{Phase: "saving", Done: r.state.Step, Total: r.steps})
 	s := &r.state
 	res := Result{
@@ -30,10 +31,13 @@ func (r *runner) finish() (Result, error) {
 	}
 	r.opt, r.lora.params, r.lora.grads = nil, nil, nil // their memory is for what is to come
 	debug.FreeOSMemory()
+	if err := r.writeMoments(ctx); err != nil {
+		return res, err
+	}
 	if err := r.writeAdapter(); err != nil {
 		return res, err
 	}
-	for _, name := range []string{GGUFFile, "adapter_config.json", "adapter_model.safetensors"} {
+	for _, name := range []string{GGUFFile, "adapter_config.json", "adapter_model.safetensors", MomentsFile} {
 		list, err := digestFiles(filepath.Join(r.cfg.Output, name))
 		if err != nil {
 			return res, err
@@ -78,6 +82,9 @@ func (r *runner) writeAdapter() error {
 		maps.Copy(extra, adapter.MergeAware{Seed: r.cfg.Seed}.Metadata())
 	}
 	opt := adapter.WriteOptions{Type: format.F16, Force: true, Into: true, Dropout: r.cfg.Adapter.Dropout, Extra: extra}
+	if sizes := r.lora.pooledSizes(); sizes != "" {
+		opt.Extra[PooledKey] = sizes
+	}
 	if r.cfg.Adapter.Float32 {
 		opt.Type = format.F32
 	}

@@ -113,30 +113,40 @@ func (s *InputMoments) isHead(tensor string) bool { return !strings.HasPrefix(te
 
 // run adds up the moments held.
 func (s *InputMoments) run(ctx context.Context, head bool) error {
+	pool := kernel.NewPool(s.Threads)
+	defer pool.Close()
+	return eachInput(ctx, s.model, s.samples, s.limit, head, s.adapters, func(name string, x kernel.Mat) error {
+		m := s.held[inputOf(name)]
+		if m == nil {
+			return nil
+		}
+		if x.Cols != m.h.Cols {
+			return fmt.Errorf("train: the input of %s has %d columns, not %d", name, x.Cols, m.h.Cols)
+		}
+		kernel.GemmTN(pool, m.h, x, x, true)
+		m.tokens += x.Rows
+		return nil
+	})
+}
+
+// eachInput runs samples, limit tokens at a time, and gives f what goes into the model's
+// matrices, one of those that share an input for all. With head the head runs, too.
+func eachInput(ctx context.Context, m *model.Model, samples []data.Sample, limit int, head bool, adapters []model.Scaled, f func(name string, x kernel.Mat) error) error {
 	// The tensor that stands for each input: the first of those that share it to be run.
 	speaker := map[string]string{}
 	var failed error
-	pool := kernel.NewPool(s.Threads)
-	defer pool.Close()
-	s.model.OnInput = func(name string, x kernel.Mat) {
-		m := s.held[inputOf(name)]
-		if m == nil {
-			return
-		}
+	m.OnInput = func(name string, x kernel.Mat) {
 		if first := speaker[inputOf(name)]; first == "" {
 			speaker[inputOf(name)] = name
 		} else if first != name {
 			return
 		}
-		if x.Cols != m.h.Cols {
-			failed = fmt.Errorf("train: the input of %s has %d columns, not %d", name, x.Cols, m.h.Cols)
-			return
+		if err := f(name, x); err != nil && failed == nil {
+			failed = err
 		}
-		kernel.GemmTN(pool, m.h, x, x, true)
-		m.tokens += x.Rows
 	}
-	defer func() { s.model.OnInput = nil }()
-	for _, group := range passes(s.samples, s.limit) {
+	defer func() { m.OnInput = nil }()
+	for _, group := range passes(samples, limit) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -144,7 +154,7 @@ func (s *InputMoments) run(ctx context.Context, head bool) error {
 		if !head {
 			b.Targets = nil
 		}
-		if _, err := s.model.Loss(b, s.adapters...); err != nil {
+		if _, err := m.Loss(b, adapters...); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,7 @@ type lora struct {
 	grads   model.Grads
 	params  []optim.Param // A, B of each matrix; Value is the master
 	half    bool          // the adapter is the masters rounded to float16; else it is the masters
+	groups  []int         // of each matrix, over which A is constant; nil for an ordinary adapter
 }
 
 // newLoRA begins a new adapter: A uniform in ±1/√in (kaiming_uniform with a = √5, as

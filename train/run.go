@@ -213,7 +213,7 @@ func begin(c *Config, mode Mode, told func(Progress)) (*state, error) {
 	if err := removeCheckpoints(c.Output, mode); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{LogFile, ReferenceFile, EventsFile, RecordFile, CurveFile, GGUFFile, "adapter_config.json", "adapter_model.safetensors"} {
+	for _, name := range []string{LogFile, ReferenceFile, EventsFile, RecordFile, CurveFile, GGUFFile, MomentsFile, "adapter_config.json", "adapter_model.safetensors"} {
 		path := filepath.Join(c.Output, name)
 		if _, err := os.Stat(path); err == nil && mode != Replace {
 			return nil, fmt.Errorf("%s is there already: %w", path, fs.ErrExist)
@@ -350,7 +350,7 @@ func (r *runner) run(ctx context.Context, from *state) (Result, error) {
 		}
 		return Result{}, err
 	}
-	return r.finish()
+	return r.finish(ctx)
 }
 
 // ready makes the adapter, the optimizer and the schedule.
@@ -369,7 +369,21 @@ func (r *runner) ready() (err error) {
 		return err
 	}
 	if r.lora == nil {
-		if r.lora, err = newLoRA(r.base.Model, &c.Adapter, c.Seed); err != nil {
+		ac, note := c.Adapter, ""
+		if ac.QALoRA {
+			if ac, note, err = r.base.poolTargets(ac); err != nil {
+				return err
+			}
+			if note != "" {
+				r.told(Progress{Phase: "reading", Note: note})
+			}
+		}
+		if r.lora, err = newLoRA(r.base.Model, &ac, c.Seed); err != nil {
+			return err
+		}
+	}
+	if c.Adapter.QALoRA {
+		if err := r.lora.pool(r.base, c.Adapter.From); err != nil {
 			return err
 		}
 	}

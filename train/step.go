@@ -70,6 +70,7 @@ func (l *lora) step(ctx context.Context, m *model.Model, opt optim.Optimizer, p 
 	if err != nil {
 		return r, err
 	}
+	l.poolGradients()
 	if c.ClipNorm > 0 {
 		r.norm = optim.ClipNorm(l.params, c.ClipNorm, 2)
 	} else {
@@ -79,6 +80,7 @@ func (l *lora) step(ctx context.Context, m *model.Model, opt optim.Optimizer, p 
 		return r, fmt.Errorf("train: step %d: the loss is %v and the gradient's norm %v: the rate is too high, or the data (%s) is at fault", step+1, r.loss, r.norm, describe(samples))
 	}
 	opt.Step(lr)
+	l.poolValues()
 	l.sync()
 	return r, nil
 }

@@ -40,10 +40,27 @@ func init() {
 	flag.StringVar(&s.other, "other", "", "survival: unrelated text")
 	flag.StringVar(&s.types, "types", "Q4_0,Q4_1,Q5_0,Q5_1,Q8_0,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_XS", "survival: types the base is brought to, SAME for its own")
 	flag.StringVar(&s.methods, "methods", "requantize,keep,fit", "survival: methods compared")
-	flag.IntVar(&s.samples, "samples", 60, "survival: records or windows that moments are taken from")
-	flag.IntVar(&s.limit, "limit", 100, "survival: task records or windows evaluated")
-	flag.IntVar(&s.windows, "windows", 20, "survival: windows of unrelated text evaluated")
+	flag.IntVar(&s.samples, "samples", 30, "survival: records or windows that moments are taken from")
+	flag.IntVar(&s.limit, "limit", 30, "survival: task records or windows evaluated")
+	flag.IntVar(&s.windows, "windows", 4, "survival: windows of unrelated text evaluated")
 	flag.Uint64Var(&s.seed, "seed", 0, "survival: of stochastic rounding")
+}
+
+// survivalRow is what one merge left of one adapter, or, with the method "base" or
+// "adapter", what it is measured against.
+type survivalRow struct {
+	Type           string  `json:"type"`
+	Method         string  `json:"method"`
+	Task           float64 `json:"task_loss"`
+	Other          float64 `json:"unrelated_loss"`
+	Recovery       float64 `json:"recovery"`       // (base - merged) / (base - adapter) of the loss on the task
+	Elsewhere      float64 `json:"cost_elsewhere"` // loss on unrelated text, relative to the unmerged adapter's
+	Gain           float64 `json:"gain"`
+	GainOnInputs   float64 `json:"gain_on_inputs"`
+	ErrorOnInputs  float64 `json:"error_on_inputs"`
+	ChangedPercent float64 `json:"codes_changed_percent"`
+	Growth         float64 `json:"growth"` // of the merged tensors and all others
+	Seconds        float64 `json:"seconds"`
 }
 
 // survival merges one adapter by every method into a base of every type and prints
@@ -65,10 +82,18 @@ func survival(modelPath string) error {
 	defer w.Flush()
 	fmt.Fprintln(w, "type\tmethod\ttask\tunrelated\trecovery\tcost elsewhere\tgain\ton inputs\terror\tcodes\tgrowth\tseconds")
 	for _, typ := range strings.Split(s.types, ",") {
-		if err := survivalOf(ctx, w, dir, modelPath, typ, &s); err != nil {
+		err := survivalOf(ctx, dir, modelPath, typ, &s, func(r survivalRow) error {
+			fmt.Fprintf(w, "%s\t%s\t%.4f\t%.4f", r.Type, r.Method, r.Task, r.Other)
+			if r.Method != "base" && r.Method != "adapter" {
+				fmt.Fprintf(w, "\t%.3f\t%+.2f %%\t%.3f\t%.3f\t%.3f\t%.2f %%\t%+.1f %%\t%.1f", r.Recovery, 100*r.Elsewhere,
+					r.Gain, r.GainOnInputs, r.ErrorOnInputs, r.ChangedPercent, 100*r.Growth, r.Seconds)
+			}
+			fmt.Fprintln(w)
+			return w.Flush()
+		})
+		if err != nil {
 			return fmt.Errorf("%s: %w", typ, err)
 		}
-		w.Flush()
 	}
 	return nil
 }
@@ -97,7 +122,8 @@ func survivalLesson(ctx context.Context, dir string, s *survivalSetup) (string, 
 // score is what a model is worth on the two texts.
 type score struct{ task, other float64 }
 
-func survivalOf(ctx context.Context, w *tabwriter.Writer, dir, modelPath, typ string, s *survivalSetup) error {
+// survivalOf measures the methods on one type and gives each row to told.
+func survivalOf(ctx context.Context, dir, modelPath, typ string, s *survivalSetup, told func(survivalRow) error) error {
 	basePath := modelPath
 	if typ != "SAME" {
 		basePath = filepath.Join(dir, "base.gguf")
@@ -151,9 +177,12 @@ func survivalOf(ctx context.Context, w *tabwriter.Writer, dir, modelPath, typ st
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%s\tbase\t%.4f\t%.4f\n", typ, without.task, without.other)
-	fmt.Fprintf(w, "%s\tadapter\t%.4f\t%.4f\n", typ, with.task, with.other)
-	w.Flush()
+	if err := told(survivalRow{Type: typ, Method: "base", Task: without.task, Other: without.other}); err != nil {
+		return err
+	}
+	if err := told(survivalRow{Type: typ, Method: "adapter", Task: with.task, Other: with.other, Recovery: 1}); err != nil {
+		return err
+	}
 	var baseSize int64
 	for _, v := range base.Source.Views {
 		for _, f := range v.From {
@@ -191,10 +220,14 @@ func survivalOf(ctx context.Context, w *tabwriter.Writer, dir, modelPath, typ st
 			return err
 		}
 		t := report.Total
-		fmt.Fprintf(w, "%s\t%s\t%.4f\t%.4f\t%.3f\t%+.2f %%\t%.3f\t%.3f\t%.3f\t%.2f %%\t%+.1f %%\t%.1f\n", typ, name, got.task, got.other,
-			(without.task-got.task)/(without.task-with.task), 100*(got.other/with.other-1), t.Gain, t.GainOnInputs, t.ErrorOnInputs, 100*float64(t.Changed)/float64(t.Elements),
-			100*(float64(plan.Size())/float64(baseSize)-1), took.Seconds())
-		w.Flush()
+		err = told(survivalRow{Type: typ, Method: name, Task: got.task, Other: got.other,
+			Recovery: (without.task - got.task) / (without.task - with.task), Elsewhere: got.other/with.other - 1,
+			Gain: t.Gain, GainOnInputs: t.GainOnInputs, ErrorOnInputs: t.ErrorOnInputs,
+			ChangedPercent: 100 * float64(t.Changed) / float64(t.Elements),
+			Growth:         float64(plan.Size())/float64(baseSize) - 1, Seconds: took.Seconds()})
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -208,7 +241,8 @@ func samplesOf(b *train.Base, path string, limit int) ([]data.Sample, error) {
 	return samples[:min(limit, len(samples))], err
 }
 
-// quantizePure brings all matrices of a model to one type.
+// quantizePure brings the matrices of a model's layers to one type, or to the one that
+// the recipes have for rows that are no whole blocks of it. The embedding stays as it is.
 func quantizePure(ctx context.Context, from, to, typ string) error {
 	m, err := arch.Open(from, arch.Options{})
 	if err != nil {
@@ -217,6 +251,9 @@ func quantizePure(ctx context.Context, from, to, typ string) error {
 	defer m.Close()
 	opt := quant.Options{AllowRequantize: true}
 	opt.Recipe.Pure = true
+	if v := m.View("token_embd.weight"); v != nil {
+		opt.Recipe.TokenEmbeddingType = &v.Type
+	}
 	if typ == "Q3_K" || typ == "Q4_K" || typ == "Q5_K" {
 		typ += "_M"
 	}

@@ -14,8 +14,6 @@ import (
 	"github.com/graft-lora/graft/format/convert"
 	"github.com/graft-lora/graft/merge"
 	"github.com/graft-lora/graft/quant"
-	"github.com/graft-lora/graft/train"
-	"github.com/graft-lora/graft/train/model"
 )
 
 type mergeOptions struct {
@@ -32,6 +30,8 @@ type mergeOptions struct {
 
 	gate                gateFlags
 	momentMemory        string
+	known               string // where moments of inputs came from
+	chosen              bool   // the method, not by the user
 	maxError, maxGrowth float64
 
 	trainedFor bool // the method is what the adapter was trained for
@@ -59,9 +59,10 @@ files; DST is a GGUF file, or a folder for a Hugging Face model.
 Methods for --type same:
 ` + methodHelp() + `
 
-With --data the default is fit, without it keep (for an adapter of train --merge-aware it
-is aware, the merge that it was trained for): a text or records like those that
-the adapter is for show which directions of the inputs matter.
+The default is fit: text or records like those that the adapter is for (--data) show
+which directions of the inputs matter. Without --data it uses what graft train left beside
+the adapter (moments.safetensors); where there is neither, it does what keep does. For an
+adapter of train --merge-aware the default is aware, the merge that it was trained for.
 
 What survived is measured: gain (1: the change is there at full strength, 0: it is
 lost), the correlation of wanted and realised change, the codes that moved; and
@@ -80,7 +81,7 @@ status 5.` + exitStatus,
 	f := cmd.Flags()
 	f.StringVar(&o.typ, "type", "same", "same, or a file type (F16, Q4_K_M, ...)")
 	f.StringVar(&o.heldOut, "held-out", "", "other text or JSONL to measure the recovery on")
-	f.StringVar(&o.method, "method", "", "how codes are found when types stay the same: "+strings.Join(merge.MethodNames(), ", ")+" (default: fit with --data, else keep; aware for an adapter trained so)")
+	f.StringVar(&o.method, "method", "", "how codes are found when types stay the same: "+strings.Join(merge.MethodNames(), ", ")+" (default: fit; aware for an adapter trained so)")
 	f.StringVar(&o.momentMemory, "moment-memory", "128MiB", "memory for the moments of inputs; with less the data is run more often")
 	f.Float64Var(&o.maxError, "max-error", 0.5, "promote: error of outputs on inputs to reach")
 	f.Float64Var(&o.maxGrowth, "max-growth", 0.1, "promote: part by which the tensors may grow")
@@ -146,9 +147,9 @@ func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, 
 	if err != nil || o.output.dryRun {
 		return err
 	}
-	doc := mergeDoc{Output: o.output.path, Type: o.typ, Method: o.method, Report: report}
+	doc := mergeDoc{Output: o.output.path, Type: o.typ, Method: o.method, Moments: o.known, Report: report}
 	if !strings.EqualFold(o.typ, "same") {
-		doc.Method = ""
+		doc.Method, doc.Moments = "", ""
 	}
 	a.printSurvival(report, o.tensors)
 	if o.heldOut != "" {
@@ -206,6 +207,7 @@ type mergeDoc struct {
 	Output   string         `json:"output"`
 	Type     string         `json:"type"`
 	Method   string         `json:"method,omitempty"`
+	Moments  string         `json:"moments,omitempty"` // where those of inputs came from: data, adapter
 	Report   *merge.Report  `json:"survival"`
 	Recovery *recoveryTable `json:"recovery,omitempty"`
 }
@@ -218,7 +220,7 @@ func (a *app) writeMerged(ctx context.Context, base *arch.Model, deltas merge.De
 		return nil, err
 	}
 	if same && isGGUF(o.output.path) && kind == checkpoint.GGUFModel {
-		done, moments, err := a.moments(base.Path, deltas, adapterArgs, o)
+		done, moments, err := a.moments(base, deltas, adapterArgs, o)
 		if err != nil {
 			return nil, err
 		}
@@ -286,46 +288,6 @@ func (a *app) planSame(ctx context.Context, base *arch.Model, deltas merge.Delta
 		return nil, nil, err
 	}
 	return merge.Promote(ctx, base, deltas, opt, merge.Promotion{MaxError: o.maxError, MaxGrowth: o.maxGrowth}, a.runOptions("tried", memory))
-}
-
-// moments makes the second moments of real inputs ready for a method that uses them;
-// nil without --data, or for a method that does not.
-func (a *app) moments(basePath string, deltas merge.Deltas, adapterArgs []string, o *mergeOptions) (done func(), m merge.Moments, err error) {
-	method, err := merge.MethodByName(o.method)
-	if err != nil {
-		return nil, nil, err
-	}
-	if !method.Data || o.data.path == "" || o.output.dryRun {
-		return func() {}, nil, nil
-	}
-	memory, err := parseSize(o.momentMemory)
-	if err != nil {
-		return nil, nil, err
-	}
-	base, err := train.OpenBase(basePath, model.Options{Threads: a.threads, Context: o.data.context})
-	if err != nil {
-		return nil, nil, err
-	}
-	adapters, err := loadAdapters(base, adapterArgs)
-	if err != nil {
-		base.Close()
-		return nil, nil, err
-	}
-	samples, err := o.data.read(base)
-	if err != nil {
-		base.Close()
-		return nil, nil, err
-	}
-	var tensors []string
-	for _, v := range base.Source.Views {
-		if deltas[v.Name] != nil {
-			tensors = append(tensors, v.Name)
-		}
-	}
-	in := train.NewInputMoments(base.Model, samples, evalTokens, memory, tensors, adapters...)
-	in.Threads = a.threads
-	in.Progress = func(first, last string) { a.progress("inputs of %s to %s", first, last) }
-	return func() { base.Close() }, in, nil
 }
 
 // verdict decides whether the adapter was lost.

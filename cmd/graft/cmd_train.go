@@ -137,6 +137,7 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.targets, "targets", strings.Join(c.Adapter.Targets, ","), "matrices to change: all-linear, module names (q_proj, attn_q) or patterns, by comma")
 	f.StringVar(&o.exclude, "exclude", strings.Join(c.Adapter.Exclude, ","), "matrices not to change, in the same words")
 	f.StringVar(&c.Adapter.From, "from", c.Adapter.From, "adapter to begin with")
+	f.BoolVar(&c.Adapter.QALoRA, "qa-lora", c.Adapter.QALoRA, "train for merge --method exact: inputs pooled over sub-blocks, for bases of Q4_1, Q5_1, Q2_K, Q4_K, Q5_K")
 	f.BoolVar(&c.Adapter.Float32, "adapter-float32", c.Adapter.Float32, "hold and save the adapter in float32 instead of float16")
 
 	f.BoolVar(&c.Adapter.MergeAware, "merge-aware", c.Adapter.MergeAware, "train for the merged file: compute with the codes that merging gives")

@@ -67,9 +67,7 @@ func (a *app) chooseMethod(adapters []merge.Weighted, o *mergeOptions) error {
 		a.say("warning: an adapter here was trained to be merged by itself, at full strength and by method aware: another merge is not what was trained")
 	}
 	if o.method == "" {
-		if o.method = "keep"; o.data.path != "" {
-			o.method = "fit"
-		}
+		o.method, o.chosen = "fit", true // keep, where nothing is known of inputs
 	}
 	return nil
 }

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/merge"
+	"github.com/graft-lora/graft/train"
+	"github.com/graft-lora/graft/train/model"
+)
+
+// moments makes the second moments of real inputs ready for a method that uses them: from
+// --data, or else from the sketches that the trainer left beside the adapters. They
+// are nil where there are none, and for a method that does not ask.
+func (a *app) moments(base *arch.Model, deltas merge.Deltas, adapterArgs []string, o *mergeOptions) (done func(), m merge.Moments, err error) {
+	method, err := merge.MethodByName(o.method)
+	if err != nil {
+		return nil, nil, err
+	}
+	nothing := func() {}
+	switch {
+	case !method.Data || o.output.dryRun:
+		return nothing, nil, nil
+	case o.data.path != "":
+		o.known = "data"
+		return a.dataMoments(base.Path, deltas, adapterArgs, o)
+	}
+	var sketches train.Sketches
+	tokens := 0
+	for _, arg := range adapterArgs {
+		s, err := train.OpenSketch(parseWeighted(arg).path)
+		if err != nil {
+			return nil, nil, err
+		}
+		if s != nil {
+			sketches, tokens = append(sketches, s), tokens+s.Tokens
+		}
+	}
+	if len(sketches) == 0 {
+		if o.chosen {
+			o.method = "keep"
+		}
+		a.say("nothing is known of the inputs that matter, so codes are moved by method keep; with --data (text or records like the adapter's own) more survives")
+		return nothing, nil, nil
+	}
+	o.known = "adapter"
+	a.say("which inputs matter is taken from %s that the adapter was trained on; --data shows more of it", plural(tokens, "token"))
+	return nothing, sketches, nil
+}
+
+// dataMoments are those of --data, for which base and adapters are run.
+func (a *app) dataMoments(basePath string, deltas merge.Deltas, adapterArgs []string, o *mergeOptions) (done func(), m merge.Moments, err error) {
+	memory, err := parseSize(o.momentMemory)
+	if err != nil {
+		return nil, nil, err
+	}
+	base, err := train.OpenBase(basePath, model.Options{Threads: a.threads, Context: o.data.context})
+	if err != nil {
+		return nil, nil, err
+	}
+	adapters, err := loadAdapters(base, adapterArgs)
+	if err != nil {
+		base.Close()
+		return nil, nil, err
+	}
+	samples, err := o.data.read(base)
+	if err != nil {
+		base.Close()
+		return nil, nil, err
+	}
+	var tensors []string
+	for _, v := range base.Source.Views {
+		if deltas[v.Name] != nil {
+			tensors = append(tensors, v.Name)
+		}
+	}
+	in := train.NewInputMoments(base.Model, samples, evalTokens, memory, tensors, adapters...)
+	in.Threads = a.threads
+	in.Progress = func(first, last string) { a.progress("inputs of %s to %s", first, last) }
+	return func() { base.Close() }, in, nil
+}
