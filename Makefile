@@ -2,7 +2,7 @@
 # but e2e, which also uses Python (models, gguf reader) and Node (llama.cpp).
 GO ?= go
 
-.PHONY: all build demo test lint e2e bench bench-train bench-stream bench-quant llama-tools same-files clean
+.PHONY: all build demo test lint e2e bench bench-train bench-stream bench-quant bench-survival llama-tools same-files clean
 all: build
 
 build:
@@ -49,6 +49,11 @@ llama-tools:
 # Whole files against those of llama-quantize, byte for byte.
 same-files: build
 	.ci/same-files
+
+# What is left of an adapter after a merge, for every type and method: real models and
+# adapters that it trains first. An hour and more; it goes on where it was interrupted.
+bench-survival:
+	$(GO) run ./cmd/bench -run survival-table
 
 clean:
 	rm -rf graft demo

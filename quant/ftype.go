@@ -148,3 +148,15 @@ func ParseFileType(s string) (FileType, error) {
 	}
 	return 0, format.Usagef("no file type is called %q", s)
 }
+
+// MostOf is the quantized file type whose default most of a file has: sizes are the bytes of
+// its tensors by type.
+func MostOf(sizes map[format.Type]int64) FileType {
+	id, most := Q8_0, int64(-1)
+	for _, info := range FileTypes() {
+		if n := sizes[info.Default]; info.Default.Quantized() && n > most {
+			id, most = info.ID, n
+		}
+	}
+	return id
+}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math"
 	"regexp"
 	"slices"
 
@@ -375,12 +374,6 @@ func (t *targeter) result() Options {
 		opt.Recipe.TensorTypes = append(opt.Recipe.TensorTypes, p)
 		sizes[c.Chosen.Type] += c.Chosen.Bytes
 	}
-	opt.Recipe.FileType = Q8_0
-	most := int64(math.MinInt64)
-	for _, info := range FileTypes() {
-		if n := sizes[info.Default]; info.Default.Quantized() && n > most {
-			opt.Recipe.FileType, most = info.ID, n
-		}
-	}
+	opt.Recipe.FileType = MostOf(sizes)
 	return opt
 }

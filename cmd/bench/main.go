@@ -2,7 +2,7 @@
 // the core's measured peak, codecs against its copying speed, training steps, and
 // whole commands with their peak memory. make bench runs it.
 //
-//	bench [-model FILE.gguf] [-json FILE] [-run kernels,codecs,train,commands,survival,quant,stream]
+//	bench [-model FILE.gguf] [-json FILE] [-run kernels,codecs,train,commands,survival,survival-table,quant,stream]
 //
 // Figures of different machines do not compare; shares and ratios do.
 package main
@@ -100,6 +100,8 @@ func measure(r *report, groups, model string, threads int, q quantizeOptions, bi
 			err = streaming(r, big, threads)
 		case "survival":
 			err = survival(model)
+		case "survival-table":
+			err = survivalTable()
 		default:
 			err = fmt.Errorf("no group is called %q", g)
 		}

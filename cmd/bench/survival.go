@@ -30,6 +30,7 @@ type survivalSetup struct {
 	adapter, moments, task, other, types, methods string
 	samples, limit, windows                       int
 	seed                                          uint64
+	without, with                                 *score // of base and adapter, where they are known
 }
 
 func init() {
@@ -40,9 +41,9 @@ func init() {
 	flag.StringVar(&s.other, "other", "", "survival: unrelated text")
 	flag.StringVar(&s.types, "types", "Q4_0,Q4_1,Q5_0,Q5_1,Q8_0,Q3_K,Q4_K,Q5_K,Q6_K,IQ4_XS", "survival: types the base is brought to, SAME for its own")
 	flag.StringVar(&s.methods, "methods", "requantize,keep,fit", "survival: methods compared")
-	flag.IntVar(&s.samples, "samples", 30, "survival: records or windows that moments are taken from")
-	flag.IntVar(&s.limit, "limit", 30, "survival: task records or windows evaluated")
-	flag.IntVar(&s.windows, "windows", 4, "survival: windows of unrelated text evaluated")
+	flag.IntVar(&s.samples, "samples", 20, "survival: records or windows that moments are taken from")
+	flag.IntVar(&s.limit, "limit", 20, "survival: task records or windows evaluated")
+	flag.IntVar(&s.windows, "windows", 3, "survival: windows of unrelated text evaluated")
 	flag.Uint64Var(&s.seed, "seed", 0, "survival: of stochastic rounding")
 }
 
@@ -157,10 +158,6 @@ func survivalOf(ctx context.Context, dir, modelPath, typ string, s *survivalSetu
 	if err != nil {
 		return err
 	}
-	seen, err := samplesOf(base, s.moments, s.samples)
-	if err != nil {
-		return err
-	}
 	measure := func(b *train.Base, adapters ...model.Scaled) (score, error) {
 		t, err := train.Evaluate(ctx, b.Model, task, 2048, nil, adapters...)
 		if err != nil {
@@ -169,13 +166,16 @@ func survivalOf(ctx context.Context, dir, modelPath, typ string, s *survivalSetu
 		o, err := train.Evaluate(ctx, b.Model, other, 2048, nil, adapters...)
 		return score{t.Loss, o.Loss}, err
 	}
-	without, err := measure(base)
-	if err != nil {
-		return err
-	}
-	with, err := measure(base, active)
-	if err != nil {
-		return err
+	without, with := score{}, score{}
+	if s.without != nil {
+		without, with = *s.without, *s.with
+	} else {
+		if without, err = measure(base); err != nil {
+			return err
+		}
+		if with, err = measure(base, active); err != nil {
+			return err
+		}
 	}
 	if err := told(survivalRow{Type: typ, Method: "base", Task: without.task, Other: without.other}); err != nil {
 		return err
@@ -197,7 +197,18 @@ func survivalOf(ctx context.Context, dir, modelPath, typ string, s *survivalSetu
 		}
 	}
 	// With much memory the methods share the moments, which the first one's time has.
-	moments := train.NewInputMoments(base.Model, seen, 2048, 2<<30, wanted, active)
+	var moments merge.Moments
+	if s.moments != "" {
+		seen, err := samplesOf(base, s.moments, s.samples)
+		if err != nil {
+			return err
+		}
+		moments = train.NewInputMoments(base.Model, seen, 2048, 2<<30, wanted, active)
+	} else if sketch, err := train.OpenSketch(s.adapter); err != nil {
+		return err
+	} else if sketch != nil {
+		moments = sketch
+	}
 	for _, name := range strings.Split(s.methods, ",") {
 		begin := time.Now()
 		opt := merge.Options{Method: name, Seed: s.seed, Moments: moments}

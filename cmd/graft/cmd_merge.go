@@ -229,7 +229,7 @@ func (a *app) writeMerged(ctx context.Context, base *arch.Model, deltas merge.De
 		if err != nil {
 			return nil, err
 		}
-		if err := a.writeGGUF(ctx, "merged", &o.output, base.FileMeta(), plan); err != nil {
+		if err := a.writeGGUF(ctx, "merged", &o.output, mergedMeta(base, plan), plan); err != nil {
 			return nil, err
 		}
 		if !o.output.dryRun {

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"strings"
+
+	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/format/gguf"
 	"github.com/graft-lora/graft/merge"
+	"github.com/graft-lora/graft/quant"
 	"github.com/graft-lora/graft/train"
 	"github.com/graft-lora/graft/train/model"
 )
@@ -44,6 +49,25 @@ func (a *app) moments(base *arch.Model, deltas merge.Deltas, adapterArgs []strin
 	o.known = "adapter"
 	a.say("which inputs matter is taken from %s that the adapter was trained on; --data shows more of it", plural(tokens, "token"))
 	return nothing, sketches, nil
+}
+
+// mergedMeta is the base's metadata. Where tensors got other types than the base's, the
+// file type becomes the one that most of the layers have now.
+func mergedMeta(base *arch.Model, plan *format.Plan) *gguf.Meta {
+	meta := base.FileMeta()
+	sizes, other := map[format.Type]int64{}, false
+	for _, o := range plan.Outputs {
+		if v := base.View(o.Name); v != nil && v.Type != o.Type {
+			other = true
+		}
+		if strings.HasPrefix(o.Name, "blk.") && o.Type.Quantized() {
+			sizes[o.Type] += o.Size()
+		}
+	}
+	if other {
+		meta.Set("general.file_type", uint32(quant.MostOf(sizes)))
+	}
+	return meta
 }
 
 // dataMoments are those of --data, for which base and adapters are run.
