@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/adapter"
+	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/internal/cpu"
+	"github.com/graft-lora/graft/internal/kernel"
+	"github.com/graft-lora/graft/internal/rng"
+)
+
+// mergeRank is that of the adapter that is merged, of all matrices of the layers.
+const mergeRank = 16
+
+// merging times a merge of an F16 file of random weights, file to file, in turn with cp of
+// it and, if LLAMA_EXPORT_LORA names a llama-export-lora, with that. The goal is the time of
+// cp, times 1.3, and that of the arithmetic at 60 % of the peak.
+func merging(r *report, layers, rounds, threads int) error {
+	dir, err := os.MkdirTemp("", "graft-bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	graft := filepath.Join(dir, "graft")
+	if out, err := exec.Command("go", "build", "-o", graft, "./cmd/graft").CombinedOutput(); err != nil {
+		return fmt.Errorf("building graft: %v\n%s", err, out)
+	}
+	in := func(name string) string { return filepath.Join(dir, name) }
+	size, err := writeRandomModel(in("f16.gguf"), in("imatrix.gguf"), layers)
+	if err != nil {
+		return err
+	}
+	flops, err := writeRandomAdapter(in("f16.gguf"), in("adapter.gguf"))
+	if err != nil {
+		return err
+	}
+	group := fmt.Sprintf("merge, %.2f GB of F16, rank %d, %d threads", float64(size)/1e9, mergeRank, threads)
+	commands := []struct {
+		name, path string
+		args       []string
+	}{
+		{"cp", "cp", []string{in("f16.gguf"), in("copy.gguf")}},
+		{"graft merge", graft, []string{"--quiet", "--threads", fmt.Sprint(threads), "merge", in("f16.gguf"), in("adapter.gguf"), "-o", in("merged.gguf"), "--force", "--no-check"}},
+	}
+	if other := os.Getenv("LLAMA_EXPORT_LORA"); other != "" {
+		commands = append(commands, struct {
+			name, path string
+			args       []string
+		}{"llama-export-lora", other, []string{"-m", in("f16.gguf"), "--lora", in("adapter.gguf"), "-o", in("exported.gguf"), "-t", fmt.Sprint(threads)}})
+	}
+	took := make([]usage, len(commands))
+	for range rounds {
+		for i, c := range commands {
+			u, err := measureCommand(c.path, c.args)
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			took[i] = took[i].better(u)
+		}
+	}
+	for i, c := range commands {
+		r.add(figure{Group: group, Name: c.name, Value: took[i].seconds, Unit: "s"})
+		r.add(figure{Group: group, Name: c.name + ": peak of its own", Value: float64(took[i].own) / 1e6, Unit: "MB"})
+		if i > 1 {
+			r.add(figure{Group: group, Name: c.name + " takes, times ours", Value: took[i].seconds / took[1].seconds})
+		}
+	}
+	peak := kernel.MeasurePeak(cpu.Current()) * float64(threads)
+	goal := 1.3*took[0].seconds + flops/(0.6*peak*1e9)
+	r.add(figure{Group: group, Name: "goal: 1.3 times cp, and the arithmetic at 60 % of the peak", Value: goal, Unit: "s", Share: took[1].seconds / goal, Of: "that is ours"})
+	return nil
+}
+
+// writeRandomAdapter writes an adapter of all matrices of a model's layers and returns the
+// operations that its product takes.
+func writeRandomAdapter(base, path string) (flops float64, err error) {
+	m, err := arch.Open(base, arch.Options{NoVocab: true})
+	if err != nil {
+		return 0, err
+	}
+	defer m.Close()
+	var pairs []*adapter.Pair
+	for _, v := range m.Views {
+		rows, cols := v.Rows.Dims()
+		if len(v.Shape) != 2 || v.Name == "token_embd.weight" || v.Name == "output.weight" {
+			continue
+		}
+		matrix := func(name string, rows, cols int, scale float64) adapter.Matrix {
+			s := rng.New(2, v.Name, name)
+			x := adapter.Matrix{Rows: rows, Cols: cols, Data: make([]float32, rows*cols)}
+			for i := range x.Data {
+				x.Data[i] = (2*s.Uniform(uint64(i)) - 1) * float32(scale)
+			}
+			return x
+		}
+		pairs = append(pairs, &adapter.Pair{Target: v.Name, Expert: -1, Rank: mergeRank, Scale: 2,
+			A: matrix("a", mergeRank, int(cols), 1/math.Sqrt(float64(cols))), B: matrix("b", int(rows), mergeRank, 0.002)})
+		flops += 2 * mergeRank * float64(rows) * float64(cols)
+	}
+	a := adapter.New("random", m.Arch, pairs)
+	if err := a.Resolve(m); err != nil {
+		return 0, err
+	}
+	return flops, adapter.WriteGGUF(path, a, adapter.WriteOptions{Type: format.F16})
+}
