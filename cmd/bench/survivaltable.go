@@ -18,12 +18,13 @@ import (
 
 // survivalDir keeps what the survival table is made from: the adapters, and each row as it
 // was measured, so that a table that was interrupted goes on.
-var survivalDir, survivalOnly string
+var survivalDir, survivalOnly, survivalRows string
 
 func init() {
 	home, _ := os.UserCacheDir()
 	flag.StringVar(&survivalDir, "survival-dir", filepath.Join(home, "graft-survival"), "survival-table: adapters and rows measured before; rows are measured again when results.jsonl is removed")
-	flag.StringVar(&survivalOnly, "survival-only", "", "survival-table: cases whose name has this in it, by comma; \"none\" prints what there is")
+	flag.StringVar(&survivalOnly, "survival-only", "", "survival-table: adapters to measure, by comma; \"none\" prints what there is")
+	flag.StringVar(&survivalRows, "survival-rows", "", "survival-table: rows to measure, TYPE/METHOD/MOMENTS by comma; all if empty")
 }
 
 // survivalCase is an adapter and the types that it is merged into.
@@ -88,8 +89,7 @@ func survivalTable() error {
 		return err
 	}
 	for _, c := range survivalCases() {
-		name := c.adapter + " " + strings.Join(c.types, ",") + " " + c.moments
-		if survivalOnly != "" && !slices.ContainsFunc(strings.Split(survivalOnly, ","), func(s string) bool { return strings.Contains(name, s) }) {
+		if survivalOnly != "" && !slices.Contains(strings.Split(survivalOnly, ","), c.adapter) {
 			continue
 		}
 		if err := c.run(ctx, &rows); err != nil {
@@ -164,7 +164,8 @@ func (c *survivalCase) run(ctx context.Context, rows *[]tableRow) error {
 		}
 		var missing []string
 		for _, m := range c.methods {
-			if known(m) < 0 {
+			asked := survivalRows == "" || slices.Contains(strings.Split(survivalRows, ","), typ+"/"+m+"/"+c.moments)
+			if known(m) < 0 && asked {
 				missing = append(missing, m)
 			}
 		}
