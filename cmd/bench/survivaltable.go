@@ -210,42 +210,50 @@ func (c *survivalCase) train(ctx context.Context, base, adapter, data string) er
 	return err
 }
 
-// printRows prints rows as a table in Markdown, in the order of the cases.
+// printRows prints a line in Markdown for each adapter and type: recovery, and in brackets the
+// loss on unrelated text against the unmerged adapter's.
 func printRows(rows []tableRow) {
-	fmt.Println("| model | adapter | type | method | moments | loss on the task | recovery | unrelated text | codes moved |")
-	fmt.Println("|---|---|---|---|---|--:|--:|--:|--:|")
-	done := map[string]bool{}
-	line := func(r tableRow) {
-		if done[r.key()] {
-			return
-		}
-		done[r.key()] = true
-		model, _, _ := strings.Cut(r.Model, "-")
-		switch r.Method {
-		case "base":
-			fmt.Printf("| %s | %s | %s | base | | %.4f | 0 | | |\n", model, r.Adapter, r.Type, r.Task)
-		case "adapter":
-			fmt.Printf("| %s | %s | %s | adapter, unmerged | | %.4f | 1 | | |\n", model, r.Adapter, r.Type, r.Task)
-		default:
-			moments := ""
-			if r.GainOnInputs != 0 {
-				moments = r.Moments
-			}
-			growth := ""
-			if r.Growth > 0.0005 {
-				growth = fmt.Sprintf(", file +%.1f %%", 100*r.Growth)
-			}
-			fmt.Printf("| %s | %s | %s | `%s`%s | %s | %.4f | %.3f | %+.2f %% | %.2f %% |\n", model, r.Adapter, r.Type, r.Method, growth, moments,
-				r.Task, r.Recovery, 100*r.Elsewhere, r.ChangedPercent)
-		}
+	columns := []struct{ title, method, moments string }{
+		{"`requantize`", "requantize", ""}, {"`keep`", "keep", ""}, {"`fit`", "fit", "task"},
+		{"`fit`, other text", "fit", "other"}, {"`fit`, no text", "fit", "adapter"}, {"`nest`", "nest", "task"},
 	}
+	fmt.Print("| model | adapter | type | loss: base, adapter |")
+	for _, c := range columns {
+		fmt.Printf(" %s |", c.title)
+	}
+	fmt.Println("\n|---|---|---|---" + strings.Repeat("|--:", len(columns)) + "|")
+	done := map[string]bool{}
 	for _, c := range survivalCases() {
 		for _, typ := range c.types {
-			for _, r := range rows {
-				if r.Adapter == c.adapter && r.Type == typ {
-					line(r)
+			find := func(method, moments string) *tableRow {
+				want := tableRow{Adapter: c.adapter, Moments: moments, survivalRow: survivalRow{Type: typ, Method: method}}
+				for i := range rows {
+					if rows[i].key() == want.key() {
+						return &rows[i]
+					}
 				}
+				return nil
 			}
+			base, with := find("base", ""), find("adapter", "")
+			if base == nil || with == nil || done[c.adapter+" "+typ] {
+				continue
+			}
+			done[c.adapter+" "+typ] = true
+			model, _, _ := strings.Cut(c.model, "-")
+			fmt.Printf("| %s | %s | %s | %.4f, %.4f |", model, c.adapter, typ, base.Task, with.Task)
+			for _, col := range columns {
+				r := find(col.method, col.moments)
+				if r == nil {
+					fmt.Print(" |")
+					continue
+				}
+				fmt.Printf(" %.3f (%+.2f %%", r.Recovery, 100*r.Elsewhere)
+				if r.Growth > 0.0005 {
+					fmt.Printf(", file +%.1f %%", 100*r.Growth)
+				}
+				fmt.Print(") |")
+			}
+			fmt.Println()
 		}
 	}
 }
