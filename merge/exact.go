@@ -67,35 +67,57 @@ func (e *exacter) encode(dst, raw []byte, delta []float32, row int64) error {
 	copy(dst, raw)
 	f := g.NewFrame(len(delta) / g.Block)
 	g.UnpackFrame(f, raw)
-	per, hi := g.Block/g.Sub, float64(g.Coding().MinHi)
-	first := uint64(row) * uint64(e.cols/g.Sub)
-	for s := range len(delta) / g.Sub {
-		d := delta[s*g.Sub]
-		if d-d != 0 {
-			return fmt.Errorf("rows from %d: the change is not a number", row)
-		}
-		if d == 0 {
-			continue
-		}
-		if f.Min == nil {
-			m := kernel.F16Value(kernel.F16Bits(f.M[s] + d))
-			if math.IsInf(float64(m), 0) {
-				return fmt.Errorf("rows from %d: a minimum of %g is beyond float16", row, f.M[s]+d)
+	per := g.Block / g.Sub
+	wanted := make([]float64, per) // of the minimums, with the sign that integers give them
+	for b := range f.M {
+		for s := range wanted {
+			d := delta[b*g.Block+s*g.Sub]
+			if d-d != 0 {
+				return fmt.Errorf("rows from %d: the change is not a number", row)
 			}
-			f.M[s] = m
-			continue
+			if f.Min == nil {
+				m := kernel.F16Value(kernel.F16Bits(f.M[b] + d))
+				if math.IsInf(float64(m), 0) {
+					return fmt.Errorf("rows from %d: a minimum of %g is beyond float16", row, f.M[b]+d)
+				}
+				f.M[b] = m
+				continue
+			}
+			wanted[s] = float64(f.M[b])*float64(f.Min[b*per+s]) - float64(d)
 		}
-		unit := float64(f.M[s/per])
-		if unit == 0 {
-			continue // a super-block without minimums has no room for any
+		if f.Min != nil {
+			e.integers(&f.M[b], f.Min[b*per:(b+1)*per], wanted, uint64(row)*uint64(e.cols/g.Sub)+uint64(b*per))
 		}
-		y := max(0, min(hi, float64(f.Min[s])-float64(d)/unit))
-		lo := math.Floor(y)
-		if e.dice.Float64(first+uint64(s)) < y-lo {
-			lo++
-		}
-		f.Min[s] = int16(lo)
 	}
 	g.PackFrame(dst, f)
 	return nil
+}
+
+// integers rounds the minimums wanted of a super-block. One of them usually has the largest
+// integer there is: if it is to grow, their factor does.
+func (e *exacter) integers(factor *float32, min []int16, wanted []float64, at uint64) {
+	hi := float64(e.g.Coding().MinHi)
+	largest := 0.0
+	for _, w := range wanted {
+		largest = math.Max(largest, w/hi)
+	}
+	if was := float64(*factor); largest > was && was >= 0 {
+		bits := kernel.F16Bits(float32(largest))
+		if float64(kernel.F16Value(bits)) < largest {
+			bits++ // the next float16, of a positive number
+		}
+		*factor = kernel.F16Value(bits)
+	}
+	unit := float64(*factor)
+	if unit == 0 || math.IsInf(unit, 0) {
+		return
+	}
+	for s, w := range wanted {
+		y := math.Max(0, math.Min(hi, w/unit))
+		lo := math.Floor(y)
+		if e.dice.Float64(at+uint64(s)) < y-lo {
+			lo++
+		}
+		min[s] = int16(lo)
+	}
 }
