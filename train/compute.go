@@ -32,7 +32,10 @@ func (c *Config) chooseCompute(mode Mode, told func(Progress)) {
 	}
 	p := kernel.NewPool(c.Threads)
 	defer p.Close()
-	fast, exact := kernel.BF16.Speed(p), kernel.Float32.Speed(p)
+	fast, exact := 0.0, 0.0
+	for range 3 { // in turn, since other work comes and goes
+		fast, exact = max(fast, kernel.BF16.Speed(p)), max(exact, kernel.Float32.Speed(p))
+	}
 	if fast > worthIt*exact {
 		c.Compute = kernel.BF16.String()
 	}

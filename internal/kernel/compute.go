@@ -55,7 +55,7 @@ func (c Compute) Lacks() string {
 }
 
 // Speed is how fast c makes a product of the size of a training step's, forward and
-// backward, on p, in GFLOP/s: the best of a few, some tens of milliseconds together. It is
+// backward, on p, in GFLOP/s: the best of two, some ten milliseconds together. It is
 // for choosing between arithmetics; 0 where c is not available.
 func (c Compute) Speed(p *Pool) float64 {
 	if !c.Available() {
@@ -70,7 +70,7 @@ func (c Compute) Speed(p *Pool) float64 {
 		w.Data[i] = float32(i%5) - 2
 	}
 	dx, best := NewMat(rows, in), 0.0
-	for range 6 {
+	for range 2 {
 		start := time.Now()
 		c.MulNTs(p, x, Term{Y: y, W: w})
 		c.MulNN(p, dx, y, w, false)

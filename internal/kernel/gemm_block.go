@@ -4,11 +4,12 @@ const (
 	// maxDepth is how far along k a panel is used before the next rows of c: a panel
 	// of that depth and the rows of a that meet it stay near the core.
 	maxDepth = 640
-	// sharedDepth is the same for panels that all workers use: rows of a block of that
-	// depth, jobRows of them at most, stay in the second-level cache while all panels
-	// pass by. jobRows is a multiple of every tile's height. Jobs have fewer rows
-	// where a worker would get fewer than jobsEach, so that all end together.
-	sharedDepth = 640
+	// sharedDepth is the same for panels that all workers use, in jobs of so many rows that
+	// their block of that depth, nearFloats elements, stays in the second-level cache while
+	// all panels pass by. jobRows bounds them, a multiple of every tile's height. Jobs have
+	// fewer rows where a worker would get fewer than jobsEach, so that all end together.
+	sharedDepth = 800
+	nearFloats  = 3 << 15
 	jobRows     = 264
 	jobsEach    = 12
 	// leftRows is how many rows of the left matrix a job packs.
@@ -25,11 +26,11 @@ const (
 	minDepth     = 64
 	// directPanels, directRows, directK: up to so many panels, below so many rows or
 	// so short a k, packing the left matrix costs more than it brings. Up to
-	// packedFloats elements of it stay in the second-level cache when packed.
+	// packedFloats elements of it come from the caches fast enough when packed.
 	directPanels = 4
 	directRows   = 36
 	directK      = 32
-	packedFloats = 3 << 17
+	packedFloats = 1 << 20
 	// directDepth and thinDepth replace maxDepth where the left matrix is not packed,
 	// the latter where a step of k touches lines that the next one does not.
 	directDepth = 256
@@ -169,13 +170,14 @@ func (g *product) direct(alone bool) bool {
 	if threads := g.pool.Threads(); alone && threads > 1 && g.m >= directRows && panels < 4*threads {
 		return false
 	}
-	if thin := g.m < directRows || panels <= directPanels || g.k < directK; thin && g.pair == 1 {
+	if g.pair == 1 && (g.m < directRows || panels <= directPanels || g.k < directK) {
 		g.deepen(g.k, directDepth)
 		if g.ak != 1 || g.m <= 2*edgeRows {
 			g.deepen(g.k, thinDepth)
 		}
 		return true
-	} else if !thin && g.m*g.k > packedFloats || g.m*g.k > sharedFloats {
+	}
+	if g.m*g.k > packedFloats {
 		return false
 	}
 	if g.ts.height > 0 {
@@ -329,7 +331,8 @@ func (g *product) share(j0, nn, k0, kn, fills int, fill func(g *product, i int, 
 		g.kept = g.keep && g.mm == g.m
 		g.loop(g.fills+lefts, stepBoth)
 		g.fills = 0
-		g.rowsEach = ceil(g.mm, max(ceil(g.mm, jobRows), ceil(jobsEach*g.pool.Threads(), g.panels)))
+		most := min(nearFloats/g.depth, jobRows)
+		g.rowsEach = ceil(g.mm, max(ceil(g.mm, most), ceil(jobsEach*g.pool.Threads(), g.panels)))
 		g.rowsEach = max(ceil(g.rowsEach, edgeRows), 4) * edgeRows
 		for g.q0 = 0; g.q0 < kn; g.q0 += g.depth {
 			g.loop(ceil(g.mm, g.rowsEach)*g.panels, stepShared)
