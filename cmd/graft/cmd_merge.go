@@ -33,6 +33,8 @@ type mergeOptions struct {
 	known               string // where moments of inputs came from
 	chosen              bool   // the method, not by the user
 	maxError, maxGrowth float64
+	recovery            float64
+	growths             []float64 // parts of maxGrowth that are still to be tried
 
 	trainedFor bool // the method is what the adapter was trained for
 	asked      bool // the methods are compared: another than the adapter's is what was asked for
@@ -84,6 +86,7 @@ status 5.` + exitStatus,
 	f.StringVar(&o.method, "method", "", "how codes are found when types stay the same: "+strings.Join(merge.MethodNames(), ", ")+" (default: fit; aware for an adapter trained so)")
 	f.StringVar(&o.momentMemory, "moment-memory", "128MiB", "memory for the moments of inputs; with less the data is run more often")
 	f.Float64Var(&o.maxError, "max-error", 0.5, "promote: error of outputs on inputs to reach")
+	f.Float64Var(&o.recovery, "recovery", 0, "promote: recovery on --held-out (or --data) to reach, in place of --max-error")
 	f.Float64Var(&o.maxGrowth, "max-growth", 0.1, "promote: part by which the tensors may grow")
 	f.Uint64Var(&o.seed, "seed", 0, "of stochastic rounding")
 	f.BoolVar(&o.tensors, "tensors", false, "report every tensor")
@@ -143,6 +146,12 @@ func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, 
 	if err := o.report.check(); err != nil {
 		return err
 	}
+	if o.recovery > 0 {
+		if err := o.checkRecovery(); err != nil {
+			return err
+		}
+		o.growths = promotionSteps
+	}
 	report, err := a.mergeFiles(ctx, basePath, adapterArgs, o)
 	if err != nil || o.output.dryRun {
 		return err
@@ -151,13 +160,22 @@ func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, 
 	if !strings.EqualFold(o.typ, "same") {
 		doc.Method, doc.Moments = "", ""
 	}
-	a.printSurvival(report, o.tensors)
-	if o.heldOut != "" {
-		o.data.path = o.heldOut
+	if o.recovery == 0 {
+		a.printSurvival(report, o.tensors)
 	}
-	if o.data.path != "" {
-		if doc.Recovery, err = a.recovery(ctx, basePath, adapterArgs, o.output.path, &o.data); err != nil {
+	measured := o.data
+	if o.heldOut != "" {
+		measured.path = o.heldOut
+	}
+	if measured.path != "" {
+		if doc.Recovery, err = a.recovery(ctx, basePath, adapterArgs, o.output.path, &measured); err != nil {
 			return err
+		}
+		if o.recovery > 0 {
+			if doc.Report, err = a.promoteOn(ctx, basePath, adapterArgs, o, &measured, report, &doc.Recovery); err != nil {
+				return err
+			}
+			a.printSurvival(doc.Report, o.tensors)
 		}
 		a.printRecovery(doc.Recovery)
 	}
@@ -287,7 +305,11 @@ func (a *app) planSame(ctx context.Context, base *arch.Model, deltas merge.Delta
 	if err != nil {
 		return nil, nil, err
 	}
-	return merge.Promote(ctx, base, deltas, opt, merge.Promotion{MaxError: o.maxError, MaxGrowth: o.maxGrowth}, a.runOptions("tried", memory))
+	want := merge.Promotion{MaxError: o.maxError, MaxGrowth: o.maxGrowth}
+	if o.recovery > 0 {
+		want.MaxError, want.MaxGrowth = 0, o.growths[0]*o.maxGrowth
+	}
+	return merge.Promote(ctx, base, deltas, opt, want, a.runOptions("tried", memory))
 }
 
 // verdict decides whether the adapter was lost.
