@@ -66,14 +66,9 @@ func NewOutput(name string, typ Type, shape []int64, rows RowReader, weights []f
 		if o.UnitBytes == 0 {
 			return nil
 		}
-		buf := make([]float32, int64(len(dst))/o.UnitBytes*cols)
-		if err := rows.ReadRows(buf, unit); err != nil {
-			return err
-		}
-		if err := codec.Encode(dst, buf, int(cols), weights); err != nil {
-			return AtRow(err, unit)
-		}
-		return nil
+		return WithRows(rows, unit, int64(len(dst))/o.UnitBytes*cols, func(x []float32) error {
+			return AtRow(codec.Encode(dst, x, int(cols), weights), unit)
+		})
 	}
 	return o, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -20,7 +21,10 @@ type RunOptions struct {
 
 const (
 	defaultRunMemory = 64 << 20
-	blockTarget      = 1 << 20 // bytes of output made at a time
+	// What is made at a time: bytes that are copied, and bytes with their working memory,
+	// which stay in a core's cache between reading and writing.
+	copyTarget = 1 << 20
+	workTarget = 512 << 10
 )
 
 // Run makes the tensors of p and writes them to w, in order. Blocks of rows are
@@ -45,6 +49,37 @@ type runner struct {
 	sem   *semaphore.Weighted
 	total int64
 	done  int64
+	bytes scratch[byte]
+}
+
+// scratch keeps slices to use again. Several goroutines may share one.
+type scratch[T any] struct{ pool sync.Pool }
+
+// get gives n elements, of any value.
+func (s *scratch[T]) get(n int) []T {
+	if p, ok := s.pool.Get().(*[]T); ok && cap(*p) >= n {
+		return (*p)[:n]
+	}
+	return make([]T, n)
+}
+
+// put takes back what get gave.
+func (s *scratch[T]) put(x []T) { s.pool.Put(&x) }
+
+var floats scratch[float32]
+
+// WithRows reads rows and calls f with them: n floats, whole rows from row on, which are lent
+// for the call.
+func WithRows(rows RowReader, row, n int64, f func(x []float32) error) error {
+	x := floats.get(int(n))
+	defer floats.put(x)
+	if _, ok := rows.(*storedRows); !ok {
+		clear(x) // for those that add to what is there
+	}
+	if err := rows.ReadRows(x, row); err != nil {
+		return err
+	}
+	return f(x)
 }
 
 // block is a run of units of one output on its way to the sink.
@@ -114,7 +149,10 @@ func (r *runner) unitsPerBlock(o *Output, unitCost int64) int64 {
 	if unitCost == 0 {
 		return max(o.Units, 1)
 	}
-	n := max(blockTarget/max(o.UnitBytes, 1), 1)
+	n := max(copyTarget/unitCost, 1)
+	if o.Cost > 0 {
+		n = max(workTarget/unitCost, 1)
+	}
 	// Several blocks must fit into the budget for the threads to work side by side.
 	return max(min(n, r.opt.Memory/unitCost/int64(2*r.opt.Threads)), 1)
 }
@@ -125,7 +163,8 @@ func (r *runner) fill(ctx context.Context, work <-chan *block) error {
 			return err
 		}
 		o := r.plan.Outputs[b.out]
-		b.data = make([]byte, b.units*o.UnitBytes)
+		b.data = r.bytes.get(int(b.units * o.UnitBytes))
+		clear(b.data)
 		if b.units > 0 {
 			if err := o.Fill(b.data, b.unit); err != nil {
 				return fmt.Errorf("tensor %s: %w", o.Name, err)
@@ -158,6 +197,7 @@ func (r *runner) write(ctx context.Context, queue <-chan *block) error {
 			}
 		}
 		r.done += int64(len(b.data))
+		r.bytes.put(b.data)
 		b.data = nil
 		r.sem.Release(b.cost)
 		if r.opt.Progress != nil {

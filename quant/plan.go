@@ -332,19 +332,17 @@ func stackOutput(name string, typ format.Type, v *format.View, weights []float32
 		return nil, fmt.Errorf("tensor %s: %w", name, err)
 	}
 	o.Fill = func(dst []byte, unit int64) error {
-		buf := make([]float32, int64(len(dst))/o.UnitBytes*cols)
-		if err := v.Rows.ReadRows(buf, unit); err != nil {
-			return err
-		}
-		for len(dst) > 0 {
-			matrix := unit / rows
-			n := min((matrix+1)*rows-unit, int64(len(dst))/o.UnitBytes)
-			if err := codec.Encode(dst[:n*o.UnitBytes], buf[:n*cols], int(cols), weights[matrix*cols:(matrix+1)*cols]); err != nil {
-				return fmt.Errorf("matrix %d: %w", matrix, format.AtRow(err, unit%rows))
+		return format.WithRows(v.Rows, unit, int64(len(dst))/o.UnitBytes*cols, func(x []float32) error {
+			for len(dst) > 0 {
+				matrix := unit / rows
+				n := min((matrix+1)*rows-unit, int64(len(dst))/o.UnitBytes)
+				if err := codec.Encode(dst[:n*o.UnitBytes], x[:n*cols], int(cols), weights[matrix*cols:(matrix+1)*cols]); err != nil {
+					return fmt.Errorf("matrix %d: %w", matrix, format.AtRow(err, unit%rows))
+				}
+				dst, x, unit = dst[n*o.UnitBytes:], x[n*cols:], unit+n
 			}
-			dst, buf, unit = dst[n*o.UnitBytes:], buf[n*cols:], unit+n
-		}
-		return nil
+			return nil
+		})
 	}
 	return o, nil
 }

@@ -45,6 +45,7 @@ func main() {
 	threads := flag.Int("threads", runtime.GOMAXPROCS(0), "threads of the training figures")
 	var q quantizeOptions
 	flag.IntVar(&q.layers, "quant-layers", 2, fmt.Sprintf("layers of the model that is quantized; %d make 1.1 billion parameters", wholeLayers))
+	flag.IntVar(&q.experts, "quant-experts", 0, "experts of each of its layers, an eighth of the size of its dense ones; 0: none")
 	flag.StringVar(&q.types, "quant-types", allFileTypes, "file types to quantize to")
 	flag.IntVar(&q.rounds, "quant-rounds", 2, "how often each is run; the shortest time counts")
 	var big streamOptions

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/graft-lora/graft/format"
@@ -27,9 +28,10 @@ const (
 
 // quantizeOptions are those of the group quant.
 type quantizeOptions struct {
-	layers int    // of the model; fewer make a smaller file of the same shapes
-	types  string // file types, by comma
-	rounds int    // how often each command runs; the shortest time counts
+	layers  int    // of the model; fewer make a smaller file, with a vocabulary in proportion
+	experts int    // in each layer; 0 makes a dense model
+	types   string // file types, by comma
+	rounds  int    // how often each command runs; the shortest time counts
 }
 
 // allFileTypes is every type that quantizes.
@@ -50,7 +52,7 @@ func quantizing(r *report, o quantizeOptions, threads int) error {
 		return fmt.Errorf("building graft: %v\n%s", err, out)
 	}
 	src, imatrix := filepath.Join(dir, "f16.gguf"), filepath.Join(dir, "imatrix.gguf")
-	size, err := writeRandomModel(src, imatrix, o.layers)
+	size, err := writeRandomModel(src, imatrix, o.layers, o.experts)
 	if err != nil {
 		return err
 	}
@@ -116,7 +118,7 @@ func lastLine(s string) string {
 }
 
 // writeRandomModel writes a model of normal weights and an importance matrix for it.
-func writeRandomModel(path, imatrix string, layers int) (size int64, err error) {
+func writeRandomModel(path, imatrix string, layers, experts int) (size int64, err error) {
 	meta := new(gguf.Meta)
 	for _, kv := range []gguf.KV{
 		{Key: "general.architecture", Value: "llama"},
@@ -130,17 +132,27 @@ func writeRandomModel(path, imatrix string, layers int) (size int64, err error) 
 		{Key: "llama.attention.head_count_kv", Value: uint32(benchKV)},
 		{Key: "llama.attention.layer_norm_rms_epsilon", Value: float32(1e-5)},
 		{Key: "llama.rope.dimension_count", Value: uint32(benchWidth / benchHeads)},
-		{Key: "llama.vocab_size", Value: uint32(benchVocab)},
+		{Key: "llama.vocab_size", Value: uint32(benchVocab*layers/wholeLayers+31) / 32 * 32},
 	} {
 		meta.Set(kv.Key, kv.Value)
+	}
+	if experts > 0 {
+		meta.Set("llama.expert_count", uint32(experts))
+		meta.Set("llama.expert_used_count", uint32(2))
 	}
 	plan := new(format.Plan)
 	im := &quant.Imatrix{Chunks: 1, ChunkSize: 512}
 	add := func(name string, typ format.Type, shape ...int64) error {
 		rows := &randomRows{rows: 1, cols: shape[len(shape)-1], stream: rng.New(1, name)}
-		if len(shape) == 2 {
-			rows.rows = shape[0]
-			e := quant.ImatrixEntry{Name: name, Sums: make([]float32, rows.cols), Counts: []float32{512}}
+		for _, n := range shape[:len(shape)-1] {
+			rows.rows *= n
+		}
+		if len(shape) > 1 {
+			e := quant.ImatrixEntry{Name: name, Counts: []float32{512}}
+			if len(shape) > 2 {
+				e.Counts = slices.Repeat(e.Counts, int(shape[0]))
+			}
+			e.Sums = make([]float32, len(e.Counts)*int(rows.cols))
 			for i := range e.Sums {
 				e.Sums[i] = 512 * (0.5 + float32(i%97)/97)
 			}
@@ -157,14 +169,29 @@ func writeRandomModel(path, imatrix string, layers int) (size int64, err error) 
 		name  string
 		shape []int64
 	}
-	tensors := []tensor{{"token_embd", []int64{benchVocab, benchWidth}}, {"output", []int64{benchVocab, benchWidth}}, {"output_norm", []int64{benchWidth}}}
+	vocab := int64(benchVocab*layers/wholeLayers+31) / 32 * 32
+	tensors := []tensor{{"token_embd", []int64{vocab, benchWidth}}, {"output", []int64{vocab, benchWidth}}, {"output_norm", []int64{benchWidth}}}
 	for l := range layers {
 		for _, t := range []tensor{
 			{"attn_norm", []int64{benchWidth}}, {"attn_q", []int64{benchWidth, benchWidth}}, {"attn_k", []int64{kv, benchWidth}},
 			{"attn_v", []int64{kv, benchWidth}}, {"attn_output", []int64{benchWidth, benchWidth}}, {"ffn_norm", []int64{benchWidth}},
 			{"ffn_gate", []int64{benchInner, benchWidth}}, {"ffn_up", []int64{benchInner, benchWidth}}, {"ffn_down", []int64{benchWidth, benchInner}},
 		} {
+			if kind, ok := strings.CutPrefix(t.name, "ffn_"); ok && experts > 0 && kind != "norm" {
+				t.name += "_exps"
+				for i, n := range t.shape {
+					if n == benchInner {
+						t.shape[i] = benchInner / 8
+					}
+				}
+				t.shape = append([]int64{int64(experts)}, t.shape...)
+			}
 			tensors = append(tensors, tensor{fmt.Sprintf("blk.%d.%s", l, t.name), t.shape})
+		}
+	}
+	for l := range layers {
+		if experts > 0 {
+			tensors = append(tensors, tensor{fmt.Sprintf("blk.%d.ffn_gate_inp", l), []int64{int64(experts), benchWidth}})
 		}
 	}
 	for _, t := range tensors {

@@ -15,6 +15,7 @@ type evalOptions struct {
 	gate     gateFlags
 	adapters []string
 	against  []string
+	klBase   string
 	noKL     bool
 	asMerged bool
 	ship     shipOptions
@@ -35,6 +36,7 @@ same token most likely. The reference is the model with its adapters, if any.
   graft eval base.gguf --adapter lesson --data held-out.jsonl
   graft eval base.gguf --adapter lesson --against merged.gguf --data held-out.jsonl
   graft eval f16.gguf --against q4_k_m.gguf --against q2_k.gguf --data wiki.test.raw
+  graft eval q4_k_m.gguf --kl-base f16.gguf --data wiki.test.raw
 
 With --ship it compares the forms in which an adapter can be shipped: beside the base,
 merged by each method of graft merge, merged in 16 bits, and that quantized again. The
@@ -66,11 +68,19 @@ at a time in the folder for temporary files (TMPDIR) and removed.
 	addAsMerged(cmd, &o.asMerged)
 	o.ship.add(cmd)
 	f.StringArrayVar(&o.against, "against", nil, "another model to compare with (repeatable)")
+	f.StringVar(&o.klBase, "kl-base", "", "the model that MODEL is compared with: as if MODEL stood --against it")
 	f.BoolVar(&o.noKL, "no-kl", false, "losses only")
 	return cmd
 }
 
 func (a *app) eval(ctx context.Context, path string, o *evalOptions) error {
+	if o.klBase != "" {
+		if len(o.adapters) > 0 || o.noKL {
+			return format.Usagef("--kl-base goes with neither --adapter nor --no-kl: with an adapter the reference is the model with it, and others stand --against it")
+		}
+		o.against = append([]string{path}, o.against...)
+		path = o.klBase
+	}
 	base, err := train.OpenBase(path, model.Options{Threads: a.threads, Context: o.data.context})
 	if err != nil {
 		return err

@@ -107,12 +107,12 @@ func (a *app) printSides(results []sideResult, reference string) {
 		kl = kl || r.Divergence != nil
 	}
 	if kl {
-		rows[0] = append(rows[0], "KL to "+reference, "same top token")
+		rows[0] = append(rows[0], "KL to "+reference, "±", "same top token", "±")
 	}
 	for _, r := range results {
 		row := []string{r.Name, fmt.Sprintf("%.4f", r.Loss), fmt.Sprintf("%.4f", r.LossError), fmt.Sprintf("%.3f", r.Perplexity), fmt.Sprintf("%.3f", r.PerplexityError())}
 		if d := r.Divergence; d != nil {
-			row = append(row, fmt.Sprintf("%.5f", d.KL), fmt.Sprintf("%.2f %%", 100*d.SameTop))
+			row = append(row, fmt.Sprintf("%.5f", d.KL), fmt.Sprintf("%.5f", d.KLError), fmt.Sprintf("%.2f %%", 100*d.SameTop), fmt.Sprintf("%.2f", 100*d.TopError))
 		}
 		rows = append(rows, row)
 	}
