@@ -94,6 +94,7 @@ func quantizing(r *report, o quantizeOptions, threads int) error {
 			b = b.better(u)
 		}
 		other = os.Getenv("LLAMA_QUANTIZE")
+		fmt.Fprintf(os.Stderr, "%-9s %7.2f s, of processors %7.2f; llama-quantize %7.2f s, of processors %7.2f\n", t, a.seconds, a.processor, b.seconds, b.processor)
 		r.add(figure{Group: group, Name: t, Value: a.seconds, Unit: "s"})
 		r.add(figure{Group: group, Name: t + ": peak of its own", Value: float64(a.own) / 1e6, Unit: "MB"})
 		if b.seconds > 0 {
