@@ -32,7 +32,7 @@ func merging(r *report, layers, rounds, threads int) error {
 		return fmt.Errorf("building graft: %v\n%s", err, out)
 	}
 	in := func(name string) string { return filepath.Join(dir, name) }
-	size, err := writeRandomModel(in("f16.gguf"), in("imatrix.gguf"), layers)
+	size, err := writeRandomModel(in("f16.gguf"), in("imatrix.gguf"), layers, 0)
 	if err != nil {
 		return err
 	}
