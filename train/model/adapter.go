@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/internal/rng"
 )
@@ -19,6 +20,9 @@ type Pair struct {
 	A     kernel.Mat // r x in, or e·r x in
 	B     kernel.Mat // out x r, or e·out x r
 	Scale float32    // alpha/r, or whatever the adapter's kind says
+	// Magnitude, of DoRA, are the norms that the rows of the changed matrix get: out
+	// of them, or e·out. nil for plain LoRA. The embedding cannot have them.
+	Magnitude []float32
 }
 
 // Rank is r.
@@ -31,8 +35,15 @@ func (p *Pair) Rank() int { return p.B.Cols }
 // An adapter of token_embd.weight changes the lookup, and in a model with a
 // tied head the head as well, since there they are one matrix: that is what the
 // merged file will do.
+//
+// Whoever changes the numbers of an adapter with magnitudes calls [Adapter.Changed]
+// before the next pass.
 type Adapter struct {
 	Pairs map[string]*Pair
+	// Fixed are further changes, of the same or of other matrices, that are never
+	// trained: what an adapter began with, taken off again (with a negative Scale).
+	// They have no magnitudes.
+	Fixed map[string]*Pair
 	// Merge, if not nil, makes the adapter act as the file does that it is merged into.
 	// It must not act together with others then.
 	Merge *Merge
@@ -42,7 +53,8 @@ type Adapter struct {
 	version uint64
 }
 
-// Changed must be called when numbers of an adapter with a Merge have changed.
+// Changed must be called when numbers of an adapter with a Merge or with magnitudes
+// have changed.
 func (a *Adapter) Changed() { a.version++ }
 
 func sameShape(x, y kernel.Mat) bool {
@@ -61,9 +73,10 @@ type Scaled struct {
 	Weight float32
 }
 
-// Grad is the gradient of a pair: of the shape of its A and of its B.
+// Grad is the gradient of a pair: of the shape of its A, its B and its magnitudes.
 type Grad struct {
-	A, B kernel.Mat
+	A, B      kernel.Mat
+	Magnitude []float32 // nil where the pair has none
 }
 
 // Grads holds gradients by matrix, as [Adapter] holds pairs. Passes add to them.
@@ -74,6 +87,9 @@ func NewGrads(a *Adapter) Grads {
 	g := Grads{}
 	for name, p := range a.Pairs {
 		g[name] = &Grad{A: kernel.NewMat(p.A.Rows, p.A.Cols), B: kernel.NewMat(p.B.Rows, p.B.Cols)}
+		if p.Magnitude != nil {
+			g[name].Magnitude = make([]float32, len(p.Magnitude))
+		}
 	}
 	return g
 }
@@ -83,6 +99,7 @@ func (g Grads) Zero() {
 	for _, d := range g {
 		d.A.Zero()
 		d.B.Zero()
+		clear(d.Magnitude)
 	}
 }
 
@@ -102,7 +119,12 @@ type bound struct {
 	scale float32 // the pair's, times the adapter's weight
 	grad  *Grad   // nil unless trained
 	drop  rng.Stream
-	slot  int // where activations keep its u = x·Aᵀ
+	slot  int // where activations keep its u = x·Aᵀ, and in the next place with DoRA x·Vᵀ
+
+	// Of DoRA.
+	whole   *Pair // the adapter's, of which pair may be a part
+	version uint64
+	norms   *normed // nil without magnitudes
 }
 
 // bind checks adapters against the model and sorts their pairs to its matrices.
@@ -138,12 +160,16 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 		for _, name := range a.Names() {
 			var g *Grad
 			if i == 0 && grads != nil {
-				if g = grads[name]; g == nil || !sameShape(g.A, a.Pairs[name].A) || !sameShape(g.B, a.Pairs[name].B) {
+				p := a.Pairs[name]
+				if g = grads[name]; g == nil || !sameShape(g.A, p.A) || !sameShape(g.B, p.B) || len(g.Magnitude) != len(p.Magnitude) {
 					return fmt.Errorf("model: no gradient was made for %s, or one of another shape", name)
 				}
 			}
-			if err := m.bindPair(name, a.Pairs[name], g, a.Weight, drop); err != nil {
+			if err := m.bindPair(name, a.Pairs[name], g, a, drop); err != nil {
 				return err
+			}
+			if m.merging && (a.Pairs[name].Magnitude != nil || len(a.Fixed) > 0) {
+				return format.Unsupported("acting as if merged with magnitudes (DoRA) or with an offset (pissa)")
 			}
 			if m.merging {
 				if err := m.mergeInto(name, a.Adapter); err != nil {
@@ -151,6 +177,17 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 				}
 			}
 		}
+		for _, name := range slices.Sorted(maps.Keys(a.Fixed)) {
+			if a.Fixed[name].Magnitude != nil {
+				return fmt.Errorf("model: a fixed change of %s with magnitudes", name)
+			}
+			if err := m.bindPair(name, a.Fixed[name], nil, a, drop); err != nil {
+				return err
+			}
+		}
+	}
+	if err := m.findNorms(); err != nil {
+		return err
 	}
 	if m.keep = 1; grads != nil {
 		m.keep = 1 - drop.P
@@ -167,7 +204,7 @@ func (m *Model) matrices(name string) []*linear {
 }
 
 // bindPair binds a pair to its matrix, or its parts to the matrices of a stack.
-func (m *Model) bindPair(name string, p *Pair, g *Grad, weight float32, drop Dropout) error {
+func (m *Model) bindPair(name string, p *Pair, g *Grad, a Scaled, drop Dropout) error {
 	to := m.matrices(name)
 	if to == nil {
 		return m.noSuchMatrix(name)
@@ -177,21 +214,36 @@ func (m *Model) bindPair(name string, p *Pair, g *Grad, weight float32, drop Dro
 		return fmt.Errorf("model: adapter of %s: A is %d x %d and B %d x %d, where the %d matrices are %d x %d", name,
 			p.A.Rows, p.A.Cols, p.B.Rows, p.B.Cols, n, out, in)
 	}
+	switch {
+	case p.Magnitude == nil:
+	case len(p.Magnitude) != n*out:
+		return fmt.Errorf("model: adapter of %s: %d magnitudes for %d rows", name, len(p.Magnitude), n*out)
+	case name == embedName:
+		return format.Unsupported("DoRA on the embedding, %s: merge the adapter into its base", name)
+	}
 	s := rng.New(drop.Seed, "dropout", name).At(drop.Step)
 	for i, l := range to {
 		part := func(a, b kernel.Mat) (kernel.Mat, kernel.Mat) {
 			return a.Sub(i*r, (i+1)*r, 0, in), b.Sub(i*out, (i+1)*out, 0, r)
 		}
-		b := bound{pair: p, scale: p.Scale * weight, grad: g, slot: *l.slots, drop: s}
+		b := bound{pair: p, scale: p.Scale * a.Weight, grad: g, slot: *l.slots, drop: s, whole: p, version: a.version}
 		if n > 1 {
 			b.pair, b.drop = &Pair{}, s.At(uint64(i))
 			b.pair.A, b.pair.B = part(p.A, p.B)
+			if p.Magnitude != nil {
+				b.pair.Magnitude = p.Magnitude[i*out : (i+1)*out]
+			}
 			if g != nil {
 				b.grad = &Grad{}
 				b.grad.A, b.grad.B = part(g.A, g.B)
+				if g.Magnitude != nil {
+					b.grad.Magnitude = g.Magnitude[i*out : (i+1)*out]
+				}
 			}
 		}
-		*l.slots++
+		if *l.slots++; p.Magnitude != nil {
+			*l.slots++
+		}
 		l.bound = append(l.bound, b)
 	}
 	return nil

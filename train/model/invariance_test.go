@@ -36,7 +36,8 @@ func (p pass) equal(t testing.TB, what string, q pass) {
 		t.Errorf("%s: other losses", what)
 	}
 	for name, g := range p.grads {
-		if !slices.Equal(g.A.Data, q.grads[name].A.Data) || !slices.Equal(g.B.Data, q.grads[name].B.Data) {
+		o := q.grads[name]
+		if !slices.Equal(g.A.Data, o.A.Data) || !slices.Equal(g.B.Data, o.B.Data) || !slices.Equal(g.Magnitude, o.Magnitude) {
 			t.Errorf("%s: another gradient of %s", what, name)
 		}
 	}

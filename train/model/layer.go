@@ -43,6 +43,8 @@ type workspace struct {
 	terms     []kernel.Term // of the matrices that share an input
 	a, da     scratch       // of pairs that share an input, stacked
 	du, drop  scratch
+	dora      scratch   // the change of one of several pairs, before it is scaled
+	unwanted  scratch   // outputs of which only what backward wants is kept
 	change    []scratch // by worker: rows of the change of a matrix to be merged
 	g         scratch   // gradient of the residual
 	dy, dh    scratch   // [d]
@@ -180,12 +182,7 @@ func (m *Model) feedForward(l *layer, y, h kernel.Mat, a *acts) {
 	}
 	act := a.act.mat(h.Rows, m.FF)
 	m.activate(act, gate, up)
-	if y.Rows == 0 {
-		m.changes(act, a.us, []part{{l: l.down}})
-		m.lap(LowRank)
-		return
-	}
-	m.forward(act, a.us, part{l.down, y})
+	m.forwardLast(act, a.us, part{l.down, y})
 }
 
 func (m *Model) activate(y, gate, up kernel.Mat) {

@@ -13,11 +13,12 @@ type linear struct {
 	w       kernel.Weights
 	bias    []float32 // or nil
 	bound   []bound
-	merge   bool    // the pair bound acts as if merged
-	merged  *merged // the matrix for that, or nil
-	slots   *int    // the count of its layer
-	stacked bool    // it is one of a stack
-	expert  int     // which
+	squares []float64 // of its rows, once DoRA asked for them
+	merge   bool      // the pair bound acts as if merged
+	merged  *merged   // the matrix for that, or nil
+	slots   *int      // the count of its layer
+	stacked bool      // it is one of a stack
+	expert  int       // which
 }
 
 // trained says whether a gradient is wanted of some pair of l.
@@ -49,11 +50,18 @@ func (m *Model) forward(x kernel.Mat, us []scratch, parts ...part) {
 	terms := m.work.terms[:0]
 	for _, p := range parts {
 		m.observe(p.l, x)
-		if p.l.bias != nil {
+		first := p.l.bias != nil && !p.l.renormed() // else the bias is added last
+		if first {
 			m.rows(x.Rows, func(t, _ int) { copy(p.y.Row(t), p.l.bias) })
 		}
-		t := kernel.Term{Y: p.y, W: m.weights(p.l), Acc: p.l.bias != nil}
-		if len(p.l.bound) > 0 && !m.merging {
+		t := kernel.Term{Y: p.y, W: m.weights(p.l), Acc: first}
+		if n := len(p.l.bound); m.merging {
+			// The change is in the weights.
+		} else if n > 1 && p.l.renormed() {
+			for i := range p.l.bound {
+				at += p.l.bound[i].pair.Rank()
+			}
+		} else if n > 0 {
 			b := &p.l.bound[0]
 			t.U, t.B = b.columns(u, &at), b.pair.B
 			for _, other := range p.l.bound[1:] {
@@ -71,6 +79,10 @@ func (m *Model) forward(x kernel.Mat, us []scratch, parts ...part) {
 	}
 	at = 0
 	for _, p := range parts {
+		if p.l.renormed() {
+			m.renorm(p, u, &at, us)
+			continue
+		}
 		for i := range p.l.bound {
 			b := &p.l.bound[i]
 			if one := b.columns(u, &at); i > 0 {
@@ -79,6 +91,21 @@ func (m *Model) forward(x kernel.Mat, us []scratch, parts ...part) {
 		}
 	}
 	m.lap(LowRank)
+}
+
+// forwardLast is forward of a matrix whose outputs, when they have no rows, nobody
+// wants: only what backward wants is computed.
+func (m *Model) forwardLast(x kernel.Mat, us []scratch, p part) {
+	switch {
+	case p.y.Rows > 0:
+		m.forward(x, us, p)
+	case p.l.renormed():
+		p.y = m.work.unwanted.mat(x.Rows, p.l.out)
+		m.forward(x, us, p)
+	default:
+		m.changes(x, us, []part{p})
+		m.lap(LowRank)
+	}
 }
 
 // observe shows the hooks the input of a matrix.
@@ -164,6 +191,9 @@ func (m *Model) stack(s *scratch, cols int, parts []part, f func(b *bound) kerne
 // added to what is there when acc is set; a dx without rows is not computed. x and
 // us are forward's, and every part has the gradient of its output.
 func (m *Model) backward(dx, x kernel.Mat, us []scratch, acc bool, parts ...part) {
+	for _, p := range parts {
+		m.renormBackward(p, us)
+	}
 	if dx.Rows > 0 {
 		for i, p := range parts {
 			m.opt.Compute.MulNN(m.pool, dx, p.y, m.weights(p.l), acc || i > 0)
@@ -175,6 +205,7 @@ func (m *Model) backward(dx, x kernel.Mat, us []scratch, acc bool, parts ...part
 		return
 	}
 	u, du, at := us[slotOf(parts)].mat(x.Rows, a.Rows), m.work.du.mat(x.Rows, a.Rows), 0
+	frozen := false // some pair is
 	for _, p := range parts {
 		for i := range p.l.bound {
 			b := &p.l.bound[i]
@@ -182,6 +213,10 @@ func (m *Model) backward(dx, x kernel.Mat, us []scratch, acc bool, parts ...part
 			one := b.columns(du, &at)
 			kernel.GemmNN(m.pool, one, p.y, b.pair.B, false)
 			m.scale(one, b.scale)
+			if b.grad == nil {
+				frozen = true
+				continue
+			}
 			was := b.columns(u, &first)
 			m.weigh(was)
 			kernel.GemmTN(m.pool, b.grad.B, p.y, was, true)
@@ -196,6 +231,18 @@ func (m *Model) backward(dx, x kernel.Mat, us []scratch, acc bool, parts ...part
 		kernel.GemmNN(m.pool, dx, du, a, true)
 	}
 	m.weigh(du)
+	if frozen {
+		at = 0
+		for _, p := range parts {
+			for i := range p.l.bound {
+				b := &p.l.bound[i]
+				if one := b.columns(du, &at); b.grad != nil {
+					kernel.GemmTN(m.pool, b.grad.A, one, x, true)
+				}
+			}
+		}
+		return
+	}
 	da := m.stack(&m.work.da, x.Cols, parts, func(b *bound) kernel.Mat { return b.grad.A })
 	kernel.GemmTN(m.pool, da, du, x, true)
 	m.unstack(da, parts)
@@ -239,8 +286,10 @@ func (m *Model) dropBackward(dx, du, x kernel.Mat, parts []part) {
 					kernel.Add(dx.Row(t), row)
 				})
 			}
-			m.weigh(one)
-			kernel.GemmTN(m.pool, b.grad.A, one, m.dropped(b, x), true)
+			if b.grad != nil {
+				m.weigh(one)
+				kernel.GemmTN(m.pool, b.grad.A, one, m.dropped(b, x), true)
+			}
 		}
 	}
 }

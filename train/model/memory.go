@@ -1,11 +1,14 @@
 package model
 
+import "strings"
+
 // Shape is what the memory of a pass depends on.
 type Shape struct {
 	Tokens  int // of the batch
 	Longest int // its longest sequence
 	Trained int // tokens whose loss is wanted
 	Dropout bool
+	DoRA    bool // the pairs have magnitudes
 }
 
 // PassMemory is the bytes of the buffers that LossAndGrad needs for batches of
@@ -27,7 +30,7 @@ func (m *Model) PassMemory(s Shape, ranks map[string]int, opt Options) int64 {
 		opt.Threads = m.pool.Threads()
 	}
 	lowest := m.lowestOf(func(l *linear) bool { return ranks[l.name] > 0 })
-	groups := m.groupsOf(ranks)
+	groups := m.groupsOf(ranks, s.DoRA)
 
 	places := make([]sizes, 1+opt.KeepLayers)
 	total := (n+1-lowest)*s.Tokens*m.Hidden + min(lowest, 2)*s.Tokens*m.Hidden
@@ -70,15 +73,20 @@ func (s sizes) sum() (n int) {
 // many rows of input they have for every token.
 type group struct {
 	layer, in, rank, pairs, rows int
+	out                          int  // of DoRA, the outputs that are kept before they are scaled
+	down                         bool // a feed-forward block ends with it: in a recomputation nobody wants its outputs
 }
 
 // groupsOf lists the groups that have pairs; the head is in layer -1.
-func (m *Model) groupsOf(ranks map[string]int) (all []group) {
+func (m *Model) groupsOf(ranks map[string]int, dora bool) (all []group) {
 	add := func(layer, rows int, linears ...*linear) {
 		g := group{layer: layer, rows: rows}
 		for _, l := range linears {
 			if l != nil && ranks[l.name] > 0 {
-				g.in, g.rank, g.pairs = l.in, g.rank+ranks[l.name], g.pairs+1
+				g.in, g.rank, g.pairs, g.down = l.in, g.rank+ranks[l.name], g.pairs+1, strings.Contains(l.name, ".ffn_down")
+				if dora {
+					g.out += l.out
+				}
 			}
 		}
 		if g.pairs > 0 {
@@ -133,7 +141,7 @@ func (m *Model) actSizes(i, T int, groups []group) sizes {
 	}
 	for _, g := range groups {
 		if g.layer == i {
-			s = append(s, T*g.rows*g.rank) // layers have their groups in one order
+			s = append(s, T*g.rows*(g.rank+g.out)) // layers have their groups in one order
 		}
 	}
 	return s
@@ -168,7 +176,7 @@ func (m *Model) layerSizes(i, T int, backward bool) sizes {
 // groupSizes are those of what every group uses in turn: stacked A, its
 // gradient, the gradients of x·Aᵀ, and inputs with elements dropped.
 func (m *Model) groupSizes(groups []group, s Shape, opt Options) sizes {
-	var w [8]int
+	var w [9]int
 	for _, g := range groups {
 		T := s.Tokens
 		if g.layer < 0 {
@@ -181,6 +189,9 @@ func (m *Model) groupSizes(groups []group, s Shape, opt Options) sizes {
 			}
 		}
 		w[6] = max(w[6], T*g.rows*g.rank)
+		if g.down {
+			w[8] = max(w[8], T*g.out)
+		}
 		if s.Dropout {
 			w[7] = max(w[7], T*g.rows*g.in)
 		}
@@ -225,6 +236,9 @@ func (m *Model) headSize(s Shape, ranks map[string]int, opt Options, below bool)
 	size := n*(2*m.Hidden+1+m.Vocab+ranks[m.head.name]) + s.Trained + s.Tokens*m.Hidden // with the gradient of the residual
 	if below {
 		size += n * m.Hidden
+	}
+	if s.DoRA && ranks[m.head.name] > 0 {
+		size += n * m.Vocab
 	}
 	return size
 }

@@ -74,7 +74,9 @@ type Model struct {
 	keep    float32 // share of an adapter's inputs that dropout leaves
 	grads   bool    // gradients are wanted
 	merging bool    // the adapter acts as if merged
-	work    workspace
+	// norms are those of the last pass that had DoRA pairs.
+	norms map[normKey]*normed
+	work  workspace
 
 	spent  Spent // of the pass, up to lapped
 	lapped time.Time

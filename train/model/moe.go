@@ -122,11 +122,11 @@ func (m *Model) mixForward(x *mixture, y, h kernel.Mat, a *acts) {
 		m.work.places = mx.places[s0:s1]
 		m.forward(rows, a.us, part{x.gate[e], gate}, part{x.up[e], up})
 		m.activate(hidden, gate, up)
+		down := part{l: x.down[e]}
 		if y.Rows > 0 {
-			m.forward(hidden, a.us, part{x.down[e], out.Sub(s0, s1, 0, m.Hidden)})
-		} else {
-			m.changes(hidden, a.us, []part{{l: x.down[e]}})
+			down.y = out.Sub(s0, s1, 0, m.Hidden)
 		}
+		m.forwardLast(hidden, a.us, down)
 	}
 	m.work.places = nil
 	if x.shared != nil {
