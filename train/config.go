@@ -59,6 +59,9 @@ type Config struct {
 	// which becomes the faster of them before the run begins.
 	Compute string `json:"compute" yaml:"compute"`
 
+	// RouterLoss is the weight of the loss that keeps the use of experts even, see
+	// [model.Loss]; 0 is none. 0.001 is usual.
+	RouterLoss float64 `json:"router_loss,omitempty" yaml:"router_loss,omitempty"`
 	// NEFTune is the size of the noise on embeddings in training, see [model.Noise]; 0 is none.
 	NEFTune float64 `json:"neftune,omitempty" yaml:"neftune,omitempty"`
 
@@ -98,18 +101,37 @@ func (c *Config) limit() int {
 
 // AdapterConfig says what is trained.
 type AdapterConfig struct {
-	Rank    int     `json:"rank" yaml:"rank"`
-	Alpha   float64 `json:"alpha" yaml:"alpha"`     // the change is alpha/rank · B·A
-	RSLoRA  bool    `json:"rslora" yaml:"rslora"`   // alpha/√rank instead
-	Dropout float64 `json:"dropout" yaml:"dropout"` // part of an adapter's inputs that is dropped in training
+	Rank int `json:"rank" yaml:"rank"`
+	// RankPattern and AlphaPattern are other ranks and alphas, by words as Targets has
+	// them, or regular expressions that PEFT would match. Two that mean the same matrix
+	// and do not agree are an error.
+	RankPattern  map[string]int     `json:"rank_pattern,omitempty" yaml:"rank_pattern,omitempty"`
+	AlphaPattern map[string]float64 `json:"alpha_pattern,omitempty" yaml:"alpha_pattern,omitempty"`
+	Alpha        float64            `json:"alpha" yaml:"alpha"`     // the change is alpha/rank · B·A
+	RSLoRA       bool               `json:"rslora" yaml:"rslora"`   // alpha/√rank instead
+	Dropout      float64            `json:"dropout" yaml:"dropout"` // part of an adapter's inputs that is dropped in training
 	// Targets are the matrices that are changed: all-linear (all of the layers, not
 	// the embedding and the head), a module as Hugging Face or GGUF calls it
 	// (q_proj, attn_q), or a pattern with * and ? over the whole name
 	// (blk.1?.ffn_*, *.layers.3.mlp.*).
+	// experts are all stacks of experts, which all-linear leaves out.
 	Targets []string `json:"targets" yaml:"targets,flow"`
 	Exclude []string `json:"exclude,omitempty" yaml:"exclude,omitempty,flow"` // taken out again, in the same words
-	// From is an adapter to begin with, in place of a new one; its rank and scale
-	// are kept, and Rank, Alpha, RSLoRA and Targets have no effect.
+	// Layers are those whose matrices are changed, "8-23,30"; empty: all. The embedding
+	// and the head are in no layer.
+	Layers string `json:"layers,omitempty" yaml:"layers,omitempty"`
+	// DoRA trains the norms of the changed matrices' rows too.
+	DoRA bool `json:"dora,omitempty" yaml:"dora,omitempty"`
+	// Init is how A and B begin: "" or lora (A random, B zero), pissa or eva.
+	Init string `json:"init,omitempty" yaml:"init,omitempty"`
+	// EVARho is how many times Rank a matrix may get when eva gives ranks to where they
+	// explain most; 0 or 1 leaves all at Rank.
+	EVARho float64 `json:"eva_rho,omitempty" yaml:"eva_rho,omitempty"`
+	// Invocation is a text, of which the last occurrence in a sequence begins what the
+	// adapter acts on (aLoRA): before it the base is as it was.
+	Invocation string `json:"invocation,omitempty" yaml:"invocation,omitempty"`
+	// From is an adapter to begin with, in place of a new one; its rank, scale, kind and
+	// matrices are kept, and the settings of these have no effect.
 	From string `json:"from,omitempty" yaml:"from,omitempty"`
 	// QALoRA trains A's that are constant over the sub-blocks of each matrix's type, so that
 	// merge --method exact can put the change into minimums. It needs types with minimums:
@@ -218,6 +240,8 @@ func (c *Config) Check() error {
 		return bad("held_out_part is %v: it must be below 1", c.HeldOutPart)
 	case c.EvalEvery < 0 || c.EvalLimit < 0 || c.SaveEvery < 0:
 		return bad("eval_every is %d, eval_limit %d and save_every %d: none may be negative", c.EvalEvery, c.EvalLimit, c.SaveEvery)
+	case !(c.RouterLoss >= 0) || math.IsInf(c.RouterLoss, 0):
+		return bad("router_loss is %v", c.RouterLoss)
 	case !(c.NEFTune >= 0) || math.IsInf(c.NEFTune, 0):
 		return bad("neftune is %v", c.NEFTune)
 	case c.Patience < 0 || !(c.MinGain >= 0):
@@ -230,6 +254,16 @@ func (c *Config) Check() error {
 		return bad("keep_checkpoints is %d: one is needed to resume", c.KeepCheckpoints)
 	case !(c.Adapter.Dropout >= 0 && c.Adapter.Dropout < 1):
 		return bad("dropout is %v: it must be below 1", c.Adapter.Dropout)
+	case c.Adapter.MergeAware && (c.Adapter.DoRA || c.Adapter.Init == "pissa" || c.Adapter.Invocation != ""):
+		return bad("merge_aware does not go with dora, pissa or an invocation")
+	case c.Adapter.QALoRA && (c.Adapter.DoRA || c.Adapter.Init != "" || c.Adapter.Invocation != ""):
+		return bad("qa_lora does not go with dora, an init or an invocation")
+	case c.Adapter.DoRA && (c.Adapter.Init == "pissa" || c.Adapter.Invocation != ""):
+		return bad("dora does not go with pissa or an invocation")
+	case c.Adapter.Init != "" && c.Adapter.Init != "lora" && c.Adapter.Init != "pissa" && c.Adapter.Init != "eva":
+		return bad("init is %q: there are lora, pissa and eva", c.Adapter.Init)
+	case c.Adapter.EVARho != 0 && (c.Adapter.Init != "eva" || !(c.Adapter.EVARho >= 1 && c.Adapter.EVARho <= 8)):
+		return bad("eva_rho is %v: it goes with init eva and is between 1 and 8", c.Adapter.EVARho)
 	case c.Adapter.MergeAware && c.Adapter.Dropout > 0:
 		return bad("merge_aware has no branch that dropout (%v) could act on: the change is in the weights", c.Adapter.Dropout)
 	case c.Adapter.From != "":
@@ -248,11 +282,11 @@ func (c *Config) Check() error {
 }
 
 // scale is what B·A is multiplied by.
-func (a *AdapterConfig) scale() float64 {
+func (a *AdapterConfig) scale(alpha float64, rank int) float64 {
 	if a.RSLoRA {
-		return a.Alpha / math.Sqrt(float64(a.Rank))
+		return alpha / math.Sqrt(float64(rank))
 	}
-	return a.Alpha / float64(a.Rank)
+	return alpha / float64(rank)
 }
 
 // steps is the number of optimizer steps over n sequences.

@@ -38,6 +38,9 @@ func (r *runner) finish(ctx context.Context) (Result, error) {
 		return res, err
 	}
 	for _, name := range []string{GGUFFile, "adapter_config.json", "adapter_model.safetensors", MomentsFile} {
+		if name == GGUFFile && r.lora.dora() {
+			continue
+		}
 		list, err := digestFiles(filepath.Join(r.cfg.Output, name))
 		if err != nil {
 			return res, err
@@ -68,7 +71,8 @@ func (r *runner) finish(ctx context.Context) (Result, error) {
 	return res, atomicfile.WriteFile(filepath.Join(r.cfg.Output, RecordFile), append(b, '\n'), true)
 }
 
-// writeAdapter writes the adapter for PEFT and for llama.cpp: the same numbers.
+// writeAdapter writes the adapter for PEFT and, unless it has magnitudes, which GGUF
+// cannot hold, for llama.cpp: the same numbers.
 func (r *runner) writeAdapter() error {
 	a, err := r.lora.file(filepath.Base(r.cfg.Output), r.base)
 	if err != nil {
@@ -88,8 +92,10 @@ func (r *runner) writeAdapter() error {
 	if r.cfg.Adapter.Float32 {
 		opt.Type = format.F32
 	}
-	if err := adapter.WriteGGUF(filepath.Join(r.cfg.Output, GGUFFile), a, opt); err != nil {
-		return err
+	if !r.lora.dora() {
+		if err := adapter.WriteGGUF(filepath.Join(r.cfg.Output, GGUFFile), a, opt); err != nil {
+			return err
+		}
 	}
 	return adapter.WritePEFT(r.cfg.Output, a, opt)
 }

@@ -199,6 +199,9 @@ func (r *runner) ranks() map[string]int {
 	ranks := map[string]int{}
 	for _, n := range r.lora.names {
 		ranks[n] = r.lora.adapter.Pairs[n].Rank()
+		if f := r.lora.adapter.Fixed[n]; f != nil {
+			ranks[n] += f.Rank()
+		}
 	}
 	return ranks
 }

@@ -61,7 +61,7 @@ func fittedRunner(t *testing.T, c Config) *runner {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.base.Close() })
-	if err := r.ready(); err != nil {
+	if err := r.ready(background); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.fit(); err != nil {

@@ -44,6 +44,7 @@ const (
 // what is allocated now, the gradients and the optimizer's state among it, and the
 // buffers of a pass.
 func (r *runner) forecast(s model.Shape, opt model.Options, allocated int64) int64 {
+	s.DoRA = r.lora.dora()
 	allocated += r.base.Model.PassMemory(s, r.ranks(), opt)
 	return runtimeMemory + r.mapped(opt.Stream) + r.mergedBytes(opt.Stream) + allocated + int64(slack*float64(allocated))
 }

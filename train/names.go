@@ -17,14 +17,17 @@ var aliases = map[string]string{
 	"sequence_len": "context", "max_length": "context", "max_seq_length": "context",
 	"lora_r": "adapter.rank", "r": "adapter.rank", "lora_alpha": "adapter.alpha", "lora_dropout": "adapter.dropout",
 	"lora_target_modules": "adapter.targets", "target_modules": "adapter.targets", "exclude_modules": "adapter.exclude",
-	"use_rslora": "adapter.rslora", "peft_use_rslora": "adapter.rslora", "lora_model_dir": "adapter.from",
+	"use_rslora": "adapter.rslora", "peft_use_rslora": "adapter.rslora", "use_dora": "adapter.dora", "peft_use_dora": "adapter.dora",
+	"rank_pattern": "adapter.rank_pattern", "alpha_pattern": "adapter.alpha_pattern", "layers_to_transform": "adapter.layers",
+	"peft_layers_to_transform": "adapter.layers", "init_lora_weights": "adapter.init", "peft_init_lora_weights": "adapter.init",
+	"invocation_string": "adapter.invocation", "lora_model_dir": "adapter.from",
 	"micro_batch_size": "batch", "per_device_train_batch_size": "batch", "gradient_accumulation_steps": "accumulate",
 	"num_epochs": "epochs", "num_train_epochs": "epochs", "max_steps": "steps",
 	"learning_rate": "lr", "loraplus_lr_ratio": "lr_ratio", "warmup_steps": "warmup", "warmup_ratio": "warmup", "max_grad_norm": "clip_norm",
 	"weight_decay": "optimizer.weight_decay", "adam_beta1": "optimizer.beta1", "adam_beta2": "optimizer.beta2", "adam_epsilon": "optimizer.eps",
 	"optim": "optimizer.name", "lr_scheduler": "schedule.name", "lr_scheduler_type": "schedule.name",
 	"eval_steps": "eval_every", "save_steps": "save_every", "save_total_limit": "keep_checkpoints",
-	"early_stopping_patience": "patience", "load_best_model_at_end": "keep_best",
+	"router_aux_loss_coef": "router_loss", "early_stopping_patience": "patience", "load_best_model_at_end": "keep_best",
 	"sample_packing": "samples.pack", "packing": "samples.pack", "neftune_noise_alpha": "neftune",
 	"rl": "objective.name", "rl_beta": "objective.beta", "dpo_beta": "objective.beta", "simpo_gamma": "objective.gamma",
 	"kto_desirable_weight": "objective.desirable", "kto_undesirable_weight": "objective.undesirable", "dpo_label_smoothing": "objective.label_smoothing",
@@ -32,7 +35,7 @@ var aliases = map[string]string{
 
 // only are settings of others that graft has in one value, which may be given.
 var only = map[string]string{
-	"peft_type": "LORA", "task_type": "CAUSAL_LM", "bias": "none", "fan_in_fan_out": "false", "use_dora": "false", "peft_use_dora": "false",
+	"peft_type": "LORA", "task_type": "CAUSAL_LM", "bias": "none", "fan_in_fan_out": "false",
 	"lora_target_linear": "true", "strict": "false", "load_in_8bit": "false",
 }
 
@@ -141,6 +144,14 @@ func translate(key string, value *yaml.Node) (string, *yaml.Node, bool, error) {
 		return "", nil, false, errors.New("datasets must be a list of one file with its path")
 	case key == "lr" && scalar && value.Value == "auto":
 		return "auto_lr", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: "true", Line: value.Line}, false, nil
+	case key == "adapter.layers" && value.Kind == yaml.SequenceNode:
+		var list []string
+		for _, n := range value.Content {
+			list = append(list, n.Value)
+		}
+		return key, text(strings.Join(list, ",")), false, nil
+	case key == "adapter.init" && scalar && value.Value == "true":
+		return key, text("lora"), false, nil
 	case key == "adapter.targets" && scalar:
 		return key, &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{value}, Line: value.Line}, false, nil
 	}

@@ -124,7 +124,7 @@ func TestRecordedCurve(t *testing.T) {
 			if r.lora, err = wrapLoRA(base.Model, recordedAdapter(t, base.Model, filepath.Join(dir, "init")), &cfg.Adapter, cfg.Seed); err != nil {
 				t.Fatal(err)
 			}
-			if err := r.prepare(nil); err != nil {
+			if err := r.prepare(background, nil); err != nil {
 				t.Fatal(err)
 			}
 			defer r.log.Close()

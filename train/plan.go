@@ -81,7 +81,7 @@ func MakePlan(ctx context.Context, c Config) (Plan, error) {
 		return Plan{}, err
 	}
 	defer r.base.Close()
-	if err := r.ready(); err != nil {
+	if err := r.ready(ctx); err != nil {
 		return Plan{}, err
 	}
 	p := Plan{Architecture: r.base.Source.Arch, Objective: r.objective.Objective.Name, Parameters: r.lora.count(), Matrices: len(r.lora.names),

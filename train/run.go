@@ -321,7 +321,7 @@ func (r *runner) startFrom(path string) (err error) {
 
 // run trains, from a checkpoint or from the beginning, and writes what came of it.
 func (r *runner) run(ctx context.Context, from *state) (Result, error) {
-	if err := r.prepare(from); err != nil {
+	if err := r.prepare(ctx, from); err != nil {
 		return Result{}, err
 	}
 	defer r.log.Close()
@@ -354,7 +354,7 @@ func (r *runner) run(ctx context.Context, from *state) (Result, error) {
 }
 
 // ready makes the adapter, the optimizer and the schedule.
-func (r *runner) ready() (err error) {
+func (r *runner) ready(ctx context.Context) (err error) {
 	c := &r.cfg
 	if len(r.train) == 0 {
 		return fmt.Errorf("%s: nothing is left to train on", c.Data)
@@ -378,8 +378,13 @@ func (r *runner) ready() (err error) {
 				r.told(Progress{Phase: "reading", Note: note})
 			}
 		}
-		if r.lora, err = newLoRA(r.base.Model, &ac, c.Seed); err != nil {
+		if r.lora, err = newLoRA(ctx, r.base.Model, &ac, c.Seed, r.train); err != nil {
 			return err
+		}
+		if c.Adapter.Invocation != "" {
+			if r.lora.adapter.Invocation, err = r.base.invocation(c.Adapter.Invocation); err != nil {
+				return err
+			}
 		}
 	}
 	if c.Adapter.QALoRA {
@@ -393,9 +398,9 @@ func (r *runner) ready() (err error) {
 }
 
 // prepare makes what a run needs and goes to where it is to go on.
-func (r *runner) prepare(from *state) error {
+func (r *runner) prepare(ctx context.Context, from *state) error {
 	c := &r.cfg
-	if err := r.ready(); err != nil {
+	if err := r.ready(ctx); err != nil {
 		return err
 	}
 	r.state = state{Config: *c, Samples: r.samples, Inputs: map[string]string{}, EvalDue: len(r.held) > 0}

@@ -109,6 +109,7 @@ func (l *lora) gradient(ctx context.Context, m *model.Model, p *preferences, sam
 		b.Dropout = model.Dropout{P: float32(c.Adapter.Dropout), Seed: c.Seed, Step: uint64(step)}
 		b.Noise = model.Noise{Alpha: float32(c.NEFTune), Seed: c.Seed, Step: uint64(step)}
 		b.Before = r.tokens
+		b.Router = float32(c.RouterLoss)
 		loss, err := m.LossAndGrad(b, l.adapter, l.grads)
 		if err != nil {
 			return r, err

@@ -19,7 +19,13 @@ var modules = map[string]string{
 	"ffn_gate_shexp": "mlp.shared_expert.gate_proj",
 	"ffn_up_shexp":   "mlp.shared_expert.up_proj",
 	"ffn_down_shexp": "mlp.shared_expert.down_proj",
+	"ffn_gate_exps":  "mlp.experts.gate_proj",
+	"ffn_up_exps":    "mlp.experts.up_proj",
+	"ffn_down_exps":  "mlp.experts.down_proj",
 }
+
+// stacked says whether the GGUF name is that of a stack of experts.
+func stacked(matrix string) bool { return strings.HasSuffix(matrix, "_exps.weight") }
 
 // names are what a matrix may be called in a list of targets: GGUF's whole name and
 // its module, Hugging Face's whole name and its module.
@@ -34,7 +40,9 @@ func names(matrix string) []string {
 	all := []string{matrix, whole}
 	if parts := strings.SplitN(whole, ".", 3); len(parts) == 3 && parts[0] == "blk" {
 		all = append(all, parts[2])
-		if hf, ok := modules[parts[2]]; ok {
+		if hf, ok := modules[parts[2]]; ok && stacked(matrix) {
+			all = append(all, "model.layers."+parts[1]+"."+hf, "experts", strings.TrimPrefix(hf, "mlp."))
+		} else if ok {
 			all = append(all, "model.layers."+parts[1]+"."+hf, hf[strings.LastIndexByte(hf, '.')+1:])
 		}
 	}
@@ -44,7 +52,7 @@ func names(matrix string) []string {
 // matches says whether a matrix is meant by a word of a list of targets.
 func matches(word, matrix string) (bool, error) {
 	if word == "all-linear" {
-		return strings.HasPrefix(matrix, "blk."), nil
+		return strings.HasPrefix(matrix, "blk.") && !stacked(matrix), nil
 	}
 	for _, n := range names(matrix) {
 		ok, err := path.Match(word, n)

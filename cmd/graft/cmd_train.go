@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -136,6 +137,7 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	f.Float64Var(&c.Adapter.Dropout, "dropout", c.Adapter.Dropout, "part of the adapter's inputs dropped in training")
 	f.StringVar(&o.targets, "targets", strings.Join(c.Adapter.Targets, ","), "matrices to change: all-linear, module names (q_proj, attn_q) or patterns, by comma")
 	f.StringVar(&o.exclude, "exclude", strings.Join(c.Adapter.Exclude, ","), "matrices not to change, in the same words")
+	addAdapterFlags(f, c)
 	f.StringVar(&c.Adapter.From, "from", c.Adapter.From, "adapter to begin with")
 	f.BoolVar(&c.Adapter.QALoRA, "qa-lora", c.Adapter.QALoRA, "train for merge --method exact: inputs pooled over sub-blocks, for bases of Q4_1, Q5_1, Q2_K, Q4_K, Q5_K")
 	f.BoolVar(&c.Adapter.Float32, "adapter-float32", c.Adapter.Float32, "hold and save the adapter in float32 instead of float16")
@@ -255,7 +257,11 @@ func (a *app) train(ctx context.Context, cfg train.Config, o *trainOptions) erro
 	if b := result.EvalBest; b != nil && result.BestStep != result.Steps {
 		a.result("the held-out loss was best at step %d: %.4f", result.BestStep, b.Loss)
 	}
-	a.result("adapter in %s (PEFT) and %s; log %s, curve %s, record %s", cfg.Output, filepath.Join(cfg.Output, train.GGUFFile),
+	also := " and " + filepath.Join(cfg.Output, train.GGUFFile)
+	if !slices.ContainsFunc(result.Files, func(f train.FileDigest) bool { return strings.HasSuffix(f.Path, train.GGUFFile) }) {
+		also = ", which has no GGUF form: graft merge " + cfg.Base + " " + cfg.Output + " -o MERGED.gguf"
+	}
+	a.result("adapter in %s (PEFT)%s; log %s, curve %s, record %s", cfg.Output, also,
 		train.LogFile, train.CurveFile, train.RecordFile)
 	return nil
 }

@@ -123,3 +123,7 @@ func (a *Adapter) hf(p *Pair) (b Matrix, magnitude []float32) {
 	}
 	return b, magnitude
 }
+
+// Experts is how many matrices the stack called target has in the base that the adapter
+// was resolved against; 0 if it changes no such stack.
+func (a *Adapter) Experts(target string) int { return a.experts[target] }

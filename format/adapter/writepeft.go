@@ -91,7 +91,8 @@ func (a *Adapter) peftPlan(pairs []*Pair, typ format.Type) (*format.Plan, error)
 		}
 		if magnitude != nil {
 			m := Matrix{Rows: 1, Cols: len(magnitude), Data: magnitude}
-			if err := output(plan, key+".lora_magnitude_vector", typ, []int64{int64(m.Cols)}, m); err != nil {
+			// Always float32: a rounded norm would change the base beneath the adapter.
+			if err := output(plan, key+".lora_magnitude_vector", format.F32, []int64{int64(m.Cols)}, m); err != nil {
 				return nil, err
 			}
 		}

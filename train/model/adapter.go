@@ -44,6 +44,9 @@ type Adapter struct {
 	// trained: what an adapter began with, taken off again (with a negative Scale).
 	// They have no magnitudes.
 	Fixed map[string]*Pair
+	// Invocation, if not empty, is what begins the part of a sequence that the adapter
+	// acts on (aLoRA): its last occurrence.
+	Invocation []int32
 	// Merge, if not nil, makes the adapter act as the file does that it is merged into.
 	// It must not act together with others then.
 	Merge *Merge
@@ -125,6 +128,8 @@ type bound struct {
 	whole   *Pair // the adapter's, of which pair may be a part
 	version uint64
 	norms   *normed // nil without magnitudes
+
+	active []bool // tokens that it acts on; nil: all
 }
 
 // bind checks adapters against the model and sorts their pairs to its matrices.
@@ -157,6 +162,7 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 		if m.merging && used > 1 {
 			return fmt.Errorf("model: an adapter that acts as if merged cannot act together with others")
 		}
+		active := m.activity(i, a.Adapter)
 		for _, name := range a.Names() {
 			var g *Grad
 			if i == 0 && grads != nil {
@@ -165,11 +171,11 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 					return fmt.Errorf("model: no gradient was made for %s, or one of another shape", name)
 				}
 			}
-			if err := m.bindPair(name, a.Pairs[name], g, a, drop); err != nil {
+			if err := m.bindPair(name, a.Pairs[name], g, a, active, drop); err != nil {
 				return err
 			}
-			if m.merging && (a.Pairs[name].Magnitude != nil || len(a.Fixed) > 0) {
-				return format.Unsupported("acting as if merged with magnitudes (DoRA) or with an offset (pissa)")
+			if m.merging && (a.Pairs[name].Magnitude != nil || len(a.Fixed) > 0 || active != nil) {
+				return format.Unsupported("acting as if merged with magnitudes (DoRA), an offset (pissa) or an invocation")
 			}
 			if m.merging {
 				if err := m.mergeInto(name, a.Adapter); err != nil {
@@ -181,7 +187,7 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 			if a.Fixed[name].Magnitude != nil {
 				return fmt.Errorf("model: a fixed change of %s with magnitudes", name)
 			}
-			if err := m.bindPair(name, a.Fixed[name], nil, a, drop); err != nil {
+			if err := m.bindPair(name, a.Fixed[name], nil, a, active, drop); err != nil {
 				return err
 			}
 		}
@@ -204,7 +210,7 @@ func (m *Model) matrices(name string) []*linear {
 }
 
 // bindPair binds a pair to its matrix, or its parts to the matrices of a stack.
-func (m *Model) bindPair(name string, p *Pair, g *Grad, a Scaled, drop Dropout) error {
+func (m *Model) bindPair(name string, p *Pair, g *Grad, a Scaled, active []bool, drop Dropout) error {
 	to := m.matrices(name)
 	if to == nil {
 		return m.noSuchMatrix(name)
@@ -221,12 +227,15 @@ func (m *Model) bindPair(name string, p *Pair, g *Grad, a Scaled, drop Dropout) 
 	case name == embedName:
 		return format.Unsupported("DoRA on the embedding, %s: merge the adapter into its base", name)
 	}
+	if err := checkInvoked(name, p, a.Adapter); err != nil {
+		return err
+	}
 	s := rng.New(drop.Seed, "dropout", name).At(drop.Step)
 	for i, l := range to {
 		part := func(a, b kernel.Mat) (kernel.Mat, kernel.Mat) {
 			return a.Sub(i*r, (i+1)*r, 0, in), b.Sub(i*out, (i+1)*out, 0, r)
 		}
-		b := bound{pair: p, scale: p.Scale * a.Weight, grad: g, slot: *l.slots, drop: s, whole: p, version: a.version}
+		b := bound{pair: p, scale: p.Scale * a.Weight, grad: g, slot: *l.slots, drop: s, whole: p, version: a.version, active: active}
 		if n > 1 {
 			b.pair, b.drop = &Pair{}, s.At(uint64(i))
 			b.pair.A, b.pair.B = part(p.A, p.B)

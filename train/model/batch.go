@@ -24,6 +24,8 @@ type Batch struct {
 	// place of Weights: losses that are no sum over tokens are made so. It costs the
 	// head's products once more.
 	Reweigh func(losses []float32) []float32
+	// Router is the weight of the loss of routers, of LossAndGrad only; see [Loss].Router.
+	Router  float32
 	Dropout Dropout // of LossAndGrad only
 	Noise   Noise   // of LossAndGrad only
 	// Before is how many tokens of the same step earlier batches had: Dropout and Noise

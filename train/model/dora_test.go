@@ -196,7 +196,7 @@ func changed(t *testing.T, src *arch.Model, a *Adapter) *arch.Model {
 	return arch.NewModel(src.Path, src.Meta, views)
 }
 
-func logitsOf(t *testing.T, m *Model, b *Batch, adapters ...Scaled) (all []float32) {
+func allLogits(t *testing.T, m *Model, b *Batch, adapters ...Scaled) (all []float32) {
 	t.Helper()
 	err := m.Logits(b, func(_ int, x kernel.Mat) error {
 		all = append(all, x.Data[:x.Rows*x.Cols]...)
@@ -218,7 +218,7 @@ func TestDoRAIsTheMatrixItMakes(t *testing.T) {
 		b := randomBatch(m.Vocab, 12, 30)
 		compare := func(what string, want *arch.Model, adapters ...Scaled) {
 			t.Helper()
-			w, g := logitsOf(t, newModel(t, want, Options{Threads: 2}), b), logitsOf(t, m, b, adapters...)
+			w, g := allLogits(t, newModel(t, want, Options{Threads: 2}), b), allLogits(t, m, b, adapters...)
 			if e := relative(g, w); e > 1e-5 {
 				t.Errorf("%s, %s: the logits differ by %.2g", c.name, what, e)
 			}
@@ -249,7 +249,7 @@ func TestDoRASession(t *testing.T) {
 	m := newModel(t, tinies[3].model(), Options{Threads: 1})
 	a := Scaled{magnitudes(t, m, randomAdapter(m, 2, all(m)...)), 0.5}
 	b := randomBatch(m.Vocab, 30)
-	want := logitsOf(t, m, b, a)
+	want := allLogits(t, m, b, a)
 	s, err := m.NewSession(30, a)
 	if err != nil {
 		t.Fatal(err)

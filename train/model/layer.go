@@ -32,6 +32,8 @@ type workspace struct {
 	places  []int     // tokens of the rows that head or experts work on; nil: row t is token t
 	again   bool      // the pass is a recomputation
 	before  int       // Batch.Before
+	invoked [][]bool  // by adapter, of a session's piece: see activity
+	balance *balance  // nil unless the loss of routers is wanted
 	angles  [2]angles
 
 	lowest int        // the first layer whose backward is wanted

@@ -139,6 +139,7 @@ func (m *Model) changes(x kernel.Mat, us []scratch, parts []part) kernel.Mat {
 				kernel.GemmNT(m.pool, one, m.dropped(b, x), b.pair.A, false)
 			}
 			m.scale(one, b.scale)
+			m.silence(b, one)
 		}
 	}
 	return u
@@ -213,6 +214,7 @@ func (m *Model) backward(dx, x kernel.Mat, us []scratch, acc bool, parts ...part
 			one := b.columns(du, &at)
 			kernel.GemmNN(m.pool, one, p.y, b.pair.B, false)
 			m.scale(one, b.scale)
+			m.silence(b, one)
 			if b.grad == nil {
 				frozen = true
 				continue

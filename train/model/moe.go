@@ -106,6 +106,9 @@ func (m *Model) mixForward(x *mixture, y, h kernel.Mat, a *acts) {
 	scores := m.work.mix.scores.mat(T, m.MoE.Experts)
 	m.forward(h, nil, part{x.router, scores})
 	m.route(mx, scores)
+	if m.work.balance != nil && !m.work.again {
+		m.work.balance.add(mx, T)
+	}
 	S := T * used
 	in := mx.x.mat(S, m.Hidden)
 	m.rows(S, func(s, _ int) { copy(in.Row(s), h.Row(mx.places[s])) })
@@ -261,6 +264,10 @@ func (m *Model) routeBackward(ds, dw []float32, mx *mixActs, t int) {
 	clear(ds)
 	for j, e := range chosen {
 		ds[e] = m.MoE.Scale * (dw[j] - mean) / sum
+	}
+	if m.work.balance != nil {
+		b := m.work.balance
+		kernel.Add(ds, b.seq[b.of[t]].grad)
 	}
 	kernel.SoftmaxBackward(ds, probs, ds)
 }

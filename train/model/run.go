@@ -14,6 +14,9 @@ type Loss struct {
 	// PerToken has each trained token's loss, without its weight, in the order of
 	// the batch. It is valid until the model's next pass.
 	PerToken []float32
+	// Router is the loss of the routers, how unevenly experts are used in each sequence, where
+	// Batch.Router asks for it: the number of experts used by a token where use is even. It is not in Sum.
+	Router float64
 }
 
 // Mean is Sum/Tokens, the loss as it is usually given; 0 without tokens.
@@ -48,7 +51,16 @@ func (m *Model) LossAndGrad(b *Batch, a *Adapter, grads Grads) (Loss, error) {
 	if err := m.begin(b, []Scaled{{a, 1}}, grads); err != nil {
 		return Loss{}, err
 	}
+	m.work.balance = nil
+	if b.Router != 0 && m.MoE.Experts > 0 {
+		m.work.balance = m.newBalance()
+		defer func() { m.work.balance = nil }()
+	}
 	m.runForward(b)
+	var router float64
+	if m.work.balance != nil {
+		router = m.work.balance.loss(float64(b.Router))
+	}
 	if b.Reweigh != nil {
 		var err error
 		if b, err = m.reweighed(b); err != nil {
@@ -61,6 +73,7 @@ func (m *Model) LossAndGrad(b *Batch, a *Adapter, grads Grads) (Loss, error) {
 	if len(m.work.wanted) > 0 {
 		m.runBackward()
 	}
+	loss.Router = router
 	return m.finish(loss)
 }
 

@@ -16,6 +16,7 @@ type Session struct {
 	adapters []Scaled
 	limit    int
 	kv       cache
+	on       []bool // by adapter with an invocation: it acts on what follows
 }
 
 // promptPiece is how many tokens are read at a time.
@@ -40,7 +41,7 @@ func (s *Session) Room() int { return s.limit - s.kv.n }
 
 // Reset forgets what was read and keeps the memory.
 func (s *Session) Reset() {
-	s.kv.n = 0
+	s.kv.n, s.on = 0, nil
 	for i := range s.kv.layers {
 		s.kv.layers[i].base = 0
 	}
@@ -65,10 +66,18 @@ func (s *Session) Append(ids []int32) ([]float32, error) {
 	if len(ids) > s.limit-s.kv.n {
 		return nil, fmt.Errorf("model: %d tokens after %d of a session of %d", len(ids), s.kv.n, s.limit)
 	}
+	acts := s.follow(ids)
+	defer func() { w.invoked = nil }()
 	for first := 0; first < len(ids); first += promptPiece {
 		piece := ids[first:min(first+promptPiece, len(ids))]
 		if err := m.lay(&Batch{IDs: piece}); err != nil {
 			return nil, err
+		}
+		w.invoked = make([][]bool, len(acts))
+		for i, a := range acts {
+			if a != nil {
+				w.invoked[i] = a[first : first+len(piece)]
+			}
 		}
 		if err := m.bind(s.adapters, nil, Dropout{}); err != nil {
 			return nil, err

@@ -1,0 +1,37 @@
+"""Compares graft's logits with PEFT's: peft.py GRAFT BASE DIR NAME... where DIR/NAME are PEFT folders."""
+
+import json
+import os
+import subprocess
+import sys
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+graft, base, folder, *names = sys.argv[1:]
+torch.manual_seed(0)
+torch.set_num_threads(2)
+failed = False
+for name in names:
+    path = os.path.join(folder, name)
+    with open(os.path.join(path, "adapter_config.json")) as f:
+        config = json.load(f)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    ids = torch.randint(3, model.config.vocab_size, (1, 24))
+    invocation = config.get("alora_invocation_tokens")
+    if invocation:
+        ids[0, 10 : 10 + len(invocation)] = torch.tensor(invocation)
+    out = os.path.join(folder, name + ".safetensors")
+    subprocess.run([graft, "debug", "logits", base, "--ids", " ".join(map(str, ids[0].tolist())), "--adapter", path, "-o", out], check=True)
+    got = load_file(out)["logits"]
+    with torch.no_grad():
+        plain = model(input_ids=ids).logits[0]
+        want = PeftModel.from_pretrained(model, path).eval()(input_ids=ids).logits[0]
+    error = ((got - want).norm() / want.norm()).item()
+    change = ((plain - want).norm() / want.norm()).item()
+    print(f"{name:12} differs by {error:.1e} of the logits; the adapter changes them by {change:.1e}")
+    if not error < 1e-5 or change < 1e-3:
+        failed = True
+sys.exit(failed)
