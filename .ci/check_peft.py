@@ -1,4 +1,4 @@
-"""Compares graft's logits with PEFT's: peft.py GRAFT BASE DIR NAME... where DIR/NAME are PEFT folders."""
+"""Compares graft's logits with PEFT's: check_peft.py GRAFT BASE DIR NAME... where DIR/NAME are PEFT folders."""
 
 import json
 import os
