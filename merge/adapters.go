@@ -21,6 +21,9 @@ type Weighted struct {
 func NewDeltas(base *arch.Model, adapters []Weighted) (Deltas, error) {
 	terms := map[string][]Term{}
 	for _, a := range adapters {
+		if len(a.Invocation) > 0 {
+			return nil, format.Unsupported("merging %s, which acts from an invocation on: merged it would act on all of a text; run it beside its base", a.Path)
+		}
 		if err := a.Resolve(base); err != nil {
 			return nil, err
 		}
