@@ -106,8 +106,8 @@ func Combine(adapters []Weighted, o CombineOptions) (*adapter.Adapter, error) {
 	var order []string
 	rank := 0
 	for i, a := range adapters {
-		if len(a.Invocation) > 0 && len(adapters) > 1 {
-			return nil, format.Unsupported("combining %s, which acts from an invocation on, with others", a.Path)
+		if len(a.Invocation) > 0 {
+			return nil, format.Unsupported("combining %s, which acts from an invocation on", a.Path)
 		}
 		if (a.Format == "gguf") != (first.Format == "gguf") && (!a.Resolved() || !first.Resolved()) {
 			return nil, format.Usagef("%s and %s name their matrices differently: give the model they belong to with --base", first.Path, a.Path)
