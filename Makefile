@@ -2,7 +2,7 @@
 # but e2e, which also uses Python (models, gguf reader) and Node (llama.cpp).
 GO ?= go
 
-.PHONY: all build demo test lint e2e bench bench-train bench-stream bench-quant bench-survival llama-tools same-files clean
+.PHONY: all build demo test lint e2e bench bench-train bench-peft bench-stream bench-quant bench-survival llama-tools same-files clean
 all: build
 
 build:
@@ -23,11 +23,17 @@ e2e: build
 bench:
 	$(GO) run ./cmd/bench
 
-# A training step on a real model, with the share of the machine's peak and where the
-# time goes; ../shared/get-models fetches the default.
-MODEL ?= $(HOME)/.cache/graft-models/SmolLM2-135M-Instruct.Q4_1.gguf
-bench-train:
-	$(GO) run ./cmd/bench -run train -model $(MODEL)
+# Whole training steps on two real models: the share of the machine's peak, and where the
+# time goes. ../shared/get-models fetches the models. Where bench-peft has been run, it is run again.
+MODELS ?= $(HOME)/.cache/graft-models/SmolLM2-135M-Instruct.Q4_1.gguf $(HOME)/.cache/graft-models/gemma-3-270m-q4_k_m.gguf
+PEFT = $(or $(GRAFT_BENCH),$(HOME)/.cache/graft-bench)/peft/bin/python
+bench-train: build
+	for m in $(MODELS); do $(GO) run ./cmd/bench -run train -model $$m || exit 1; done
+	if [ -x $(PEFT) ]; then .ci/bench-peft; fi
+
+# The same beside PEFT, whose packages are installed from PyPI (6 GB) the first time.
+bench-peft: build
+	.ci/bench-peft
 
 # A step on 8 billion parameters that stay on disk: 4.5 GB in the temporary folder, for a
 # minute or two.
