@@ -2,6 +2,7 @@ package merge
 
 import (
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/graft-lora/graft/format"
@@ -18,7 +19,7 @@ type Weighted struct {
 
 // NewDeltas resolves the adapters against base and gathers what they do to each of
 // its tensors. The adapters' matrices are shared, not copied.
-func NewDeltas(base *arch.Model, adapters []Weighted) (Deltas, error) {
+func NewDeltas(base *arch.Model, adapters []Weighted) (ds Deltas, err error) {
 	terms := map[string][]Term{}
 	for _, a := range adapters {
 		if len(a.Invocation) > 0 {
@@ -32,11 +33,18 @@ func NewDeltas(base *arch.Model, adapters []Weighted) (Deltas, error) {
 			t.Scale *= a.Factor
 			if p.Expert > 0 {
 				t.Row = int64(p.Expert) * int64(p.B.Rows)
+			} else {
+				t.Row = int64(p.Row)
+			}
+			if t.Columns {
+				if t.norms, err = columnNorms(base.View(p.Target), t); err != nil {
+					return nil, fmt.Errorf("tensor %s: %w", p.Target, err)
+				}
 			}
 			terms[p.Target] = append(terms[p.Target], t)
 		}
 	}
-	ds := Deltas{}
+	ds = Deltas{}
 	for name, ts := range terms {
 		v := base.View(name)
 		if v == nil {
@@ -57,7 +65,45 @@ func NewDeltas(base *arch.Model, adapters []Weighted) (Deltas, error) {
 
 // termOf is a pair as a term of a delta; the matrices are the pair's.
 func termOf(p *adapter.Pair) Term {
-	return Term{A: matOf(p.A), B: matOf(p.B), Scale: p.Scale, Magnitude: p.Magnitude}
+	t := Term{A: matOf(p.A), B: matOf(p.B), Scale: p.Scale, Magnitude: p.Magnitude, Columns: p.Columns, NormEpsilon: p.NormEpsilon}
+	if full, ok := p.Full(); ok {
+		t.full = matOf(full)
+	}
+	return t
+}
+
+// columnNorms are the norms of the columns of W + D, for DoRA over columns: the base is
+// read once.
+func columnNorms(v *format.View, t Term) ([]float32, error) {
+	if v == nil {
+		return nil, fmt.Errorf("the base has no such tensor")
+	}
+	plain := t
+	plain.Magnitude, plain.Columns, plain.Row = nil, false, 0
+	rows, cols := t.B.Rows, t.A.Cols
+	d, err := NewDelta(int64(rows), int64(cols), []Term{plain})
+	if err != nil {
+		return nil, err
+	}
+	sums := make([]float64, cols)
+	n := max(1, (1<<18)/cols)
+	base, change := make([]float32, n*cols), make([]float32, n*cols)
+	for row := 0; row < rows; row += n {
+		w, c := base[:min(n, rows-row)*cols], change[:min(n, rows-row)*cols]
+		if err := v.Rows.ReadRows(w, t.Row+int64(row)); err != nil {
+			return nil, err
+		}
+		d.Change(c, w, int64(row))
+		for i, x := range c {
+			y := float64(w[i] + x)
+			sums[i%cols] += float64(y * y)
+		}
+	}
+	norms := make([]float32, cols)
+	for j, s := range sums {
+		norms[j] = float32(math.Sqrt(s))
+	}
+	return norms, nil
 }
 
 func matOf(m adapter.Matrix) kernel.Mat {

@@ -21,6 +21,12 @@ type Term struct {
 	Scale     float32
 	Magnitude []float32 // len rows, or nil
 	Row       int64     // the row of the stack at which the matrix begins
+	// Columns says that Magnitude (len cols) and n are of columns: W becomes (W + D) diag(m/n).
+	Columns     bool
+	NormEpsilon float32 // added to each norm that is divided by
+
+	full  kernel.Mat // B*A where it is stored whole
+	norms []float32  // of the columns of W + D
 }
 
 // Delta is the change that one or several adapters make to one tensor, the sum of
@@ -37,8 +43,11 @@ func NewDelta(rows, cols int64, terms []Term) (*Delta, error) {
 		if int64(t.A.Cols) != cols || t.Row < 0 || t.Row+int64(t.B.Rows) > rows || t.A.Rows != t.B.Cols {
 			return nil, fmt.Errorf("adapter matrices A %dx%d and B %dx%d do not fit a %dx%d weight", t.A.Rows, t.A.Cols, t.B.Rows, t.B.Cols, rows, cols)
 		}
-		if t.Magnitude != nil && len(t.Magnitude) != t.B.Rows {
-			return nil, fmt.Errorf("%d magnitudes do not fit a weight of %d rows", len(t.Magnitude), t.B.Rows)
+		if n := t.B.Rows; t.Magnitude != nil && !t.Columns && len(t.Magnitude) != n {
+			return nil, fmt.Errorf("%d magnitudes do not fit a weight of %d rows", len(t.Magnitude), n)
+		}
+		if t.Columns && (int64(len(t.Magnitude)) != cols || int64(len(t.norms)) != cols) {
+			return nil, fmt.Errorf("%d magnitudes and %d norms do not fit a weight of %d columns", len(t.Magnitude), len(t.norms), cols)
 		}
 	}
 	return &Delta{Rows: rows, Cols: cols, Terms: terms}, nil
@@ -64,15 +73,23 @@ func (d *Delta) Change(dst, base []float32, row int64) {
 			tmp = kernel.NewMat(n, cols)
 		}
 		first := int(from - t.Row)
-		kernel.GemmNN(nil, tmp.Sub(0, n, 0, cols), t.B.Sub(first, first+n, 0, t.B.Cols), t.A, false)
 		change := tmp.Data[:n*cols]
+		if t.full.Data != nil {
+			copy(change, t.full.Data[first*cols:])
+		} else {
+			kernel.GemmNN(nil, tmp.Sub(0, n, 0, cols), t.B.Sub(first, first+n, 0, t.B.Cols), t.A, false)
+		}
 		for j := range change {
 			change[j] *= t.Scale
 		}
 		off := int(from-row) * cols
-		if t.Magnitude != nil {
-			for k := range n {
-				renorm(change[k*cols:(k+1)*cols], base[off+k*cols:off+(k+1)*cols], t.Magnitude[first+k])
+		for k := range n {
+			d, w := change[k*cols:(k+1)*cols], base[off+k*cols:off+(k+1)*cols]
+			switch {
+			case t.Columns:
+				renormColumns(d, w, t.Magnitude, t.norms, t.NormEpsilon)
+			case t.Magnitude != nil:
+				renorm(d, w, t.Magnitude[first+k], t.NormEpsilon)
 			}
 		}
 		kernel.Add(dst[off:off+len(change)], change)
@@ -81,7 +98,7 @@ func (d *Delta) Change(dst, base []float32, row int64) {
 
 // renorm turns the row d that is added to w into the change that gives w + d the
 // norm m. A zero row stays as it is.
-func renorm(d, w []float32, m float32) {
+func renorm(d, w []float32, m, epsilon float32) {
 	var norm float64
 	for i, v := range d {
 		x := float64(w[i] + v)
@@ -90,9 +107,19 @@ func renorm(d, w []float32, m float32) {
 	if norm == 0 {
 		return
 	}
-	f := m / float32(math.Sqrt(norm))
+	f := m / (float32(math.Sqrt(norm)) + epsilon)
 	for i, v := range d {
 		d[i] = float32(f*(w[i]+v)) - w[i]
+	}
+}
+
+// renormColumns is renorm where the norms are those of columns. A zero column stays.
+func renormColumns(d, w, m, norms []float32, epsilon float32) {
+	for i, v := range d {
+		if norms[i] != 0 {
+			f := m[i] / (norms[i] + epsilon)
+			d[i] = float32(f*(w[i]+v)) - w[i]
+		}
 	}
 }
 

@@ -34,6 +34,9 @@ func ModelAdapter(a *adapter.Adapter) (*model.Adapter, error) {
 	}
 	experts := map[string][]*adapter.Pair{}
 	for _, p := range a.Pairs {
+		if p.Changes() != "matrix" || p.Columns {
+			return nil, format.Unsupported("running or training an adapter that changes a %s (%s of %s), or has DoRA over columns: merge it into its base", p.Changes(), p.Target, a.Path)
+		}
 		if p.Expert >= 0 {
 			experts[p.Target] = append(experts[p.Target], p)
 			continue

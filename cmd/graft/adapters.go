@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -15,12 +17,14 @@ type adapterOutput struct {
 	path  string
 	base  string
 	typ   string
+	form  string
 	force bool
 }
 
 func (o *adapterOutput) add(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVarP(&o.path, "output", "o", "", "adapter to write: FILE.gguf, or a PEFT folder")
+	f.StringVarP(&o.path, "output", "o", "", "adapter to write: FILE.gguf, FILE.safetensors (as kohya's and LyCORIS), or a PEFT folder")
+	addAdapterForm(cmd, &o.form)
 	f.StringVar(&o.typ, "type", "f16", "type of its matrices: f16, bf16, f32; in GGUF also q8_0 and other types")
 	f.BoolVar(&o.force, "force", false, "replace an output that exists")
 }
@@ -61,13 +65,52 @@ func (o *adapterOutput) write(a *adapter.Adapter, opt adapter.WriteOptions) erro
 		return err
 	}
 	opt.Type, opt.Force = typ, o.force
-	if isGGUF(o.path) {
-		return adapter.WriteGGUF(o.path, a, opt)
+	form, err := adapterForm(o.form, o.path)
+	if err != nil {
+		return err
 	}
-	if typ.Quantized() {
-		return format.Unsupported("a PEFT folder holds f32, f16 or bf16, not %v; write a .gguf for quantized matrices", typ)
+	if typ.Quantized() && form.name != "gguf" {
+		return format.Unsupported("%s holds f32, f16 or bf16, not %v; write a .gguf for quantized matrices", form.what, typ)
 	}
-	return adapter.WritePEFT(o.path, a, opt)
+	return form.write(o.path, a, opt)
+}
+
+// form is a form that adapters are written in.
+type form struct {
+	name, what string
+	write      func(path string, a *adapter.Adapter, opt adapter.WriteOptions) error
+}
+
+var forms = []form{
+	{"gguf", "a GGUF file", adapter.WriteGGUF},
+	{"peft", "a PEFT folder", adapter.WritePEFT},
+	{"kohya", "a file of kohya's form", adapter.WriteKohya},
+	{"diffusers", "a file of diffusers' form", adapter.WriteDiffusers},
+	{"mlx", "an MLX folder", adapter.WriteMLX},
+}
+
+func addAdapterForm(cmd *cobra.Command, to *string) {
+	cmd.Flags().StringVar(to, "to", "", "form of the adapter, where the output's name does not say it: gguf, peft, kohya, diffusers, mlx")
+}
+
+// adapterForm is the form that is asked for by name, or else by the output's path.
+func adapterForm(name, path string) (form, error) {
+	if name == "" {
+		switch {
+		case isGGUF(path):
+			name = "gguf"
+		case strings.EqualFold(filepath.Ext(path), ".safetensors"):
+			name = "kohya"
+		default:
+			name = "peft"
+		}
+	}
+	for _, f := range forms {
+		if f.name == name {
+			return f, nil
+		}
+	}
+	return form{}, format.Usagef("--to %s: gguf, peft, kohya, diffusers or mlx", name)
 }
 
 // adapterInfo is what inspect says of an adapter.

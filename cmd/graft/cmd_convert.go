@@ -18,6 +18,7 @@ type convertOptions struct {
 	base         string
 	typ          string
 	name         string
+	form         string
 	recordSource bool
 }
 
@@ -47,6 +48,7 @@ f32, f16 or bf16, its own by default.` + exitStatus,
 	f := cmd.Flags()
 	f.StringVar(&o.typ, "type", "auto", "type of the tensors")
 	f.StringVar(&o.base, "base", "", "for adapters: the model they belong to")
+	addAdapterForm(cmd, &o.form)
 	f.StringVar(&o.name, "name", "", "name of the model in the metadata")
 	f.BoolVar(&o.recordSource, "record-source", false, recordSourceHelp)
 	return cmd
@@ -129,7 +131,7 @@ func (a *app) convertAdapter(path string, o *convertOptions) error {
 	if err != nil {
 		return err
 	}
-	out := adapterOutput{path: o.output.path, base: o.base, typ: o.typ, force: o.output.force}
+	out := adapterOutput{path: o.output.path, base: o.base, typ: o.typ, form: o.form, force: o.output.force}
 	if strings.EqualFold(o.typ, "auto") {
 		out.typ = adapterType(ad).String()
 	}

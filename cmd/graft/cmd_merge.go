@@ -207,6 +207,9 @@ func (a *app) mergeFiles(ctx context.Context, basePath string, adapterArgs []str
 		return nil, err
 	}
 	defer base.Close()
+	if base.Stored() {
+		return a.mergeStored(ctx, base, adapters, o)
+	}
 	for _, w := range adapters {
 		if err := a.passOpen(&o.gate, base, w.Adapter); err != nil {
 			return nil, err

@@ -58,6 +58,24 @@ type Pair struct {
 	// Magnitude are the row norms of DoRA, len out: the row i of the changed matrix
 	// W + Scale*B*A is scaled to that norm. nil for plain LoRA.
 	Magnitude []float32
+	// Columns says that Magnitude are norms of columns instead, len in: older LyCORIS.
+	Columns bool
+	// NormEpsilon is added to each norm that is divided by.
+	NormEpsilon float32
+
+	// Row is the row of Target at which the changed matrix begins: not 0 where the base
+	// keeps several matrices in one tensor.
+	Row int
+	// Vector says that Target is a vector (a norm, a bias), changed by the one row of A.
+	Vector bool
+	// Kernel is the size of a convolution (height and width), whose weight, out x in x
+	// height x width, is seen as a matrix of out rows; nil for a matrix.
+	Kernel []int64
+
+	full   Matrix  // the whole of B*A where the source has it so
+	onBase *onBase // what is still to be multiplied with the base
+	suffix string  // ".bias" where the change is of a module's bias
+	part   bool    // Target holds other matrices besides, see Row
 
 	// embedding says that PEFT keeps the pair as that of an embedding, transposed.
 	embedding bool

@@ -11,7 +11,7 @@ func (p *Pair) Clone() *Pair {
 
 // SetFactors makes scale*b*a the pair's change. The matrices become the pair's.
 func (p *Pair) SetFactors(a, b Matrix, scale float32) {
-	p.A, p.B, p.Scale, p.Rank, p.alpha = a, b, scale, a.Rows, 0
+	p.A, p.B, p.Scale, p.Rank, p.alpha, p.full = a, b, scale, a.Rows, 0, Matrix{}
 }
 
 // PEFTTensors gives the pair's factors as PEFT stores them: key names and matrices,

@@ -1,7 +1,6 @@
 package adapter
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/graft-lora/graft/format"
@@ -9,8 +8,10 @@ import (
 )
 
 // kohyaPrefixes stand before the flattened name of a module.
-var kohyaPrefixes = []string{"lora_te_", "lora_te1_", "lora_te2_", "lora_unet_"}
+var kohyaPrefixes = []string{"lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "lora_unet_", "lora_transformer_", "lycoris_"}
 
+// sniffKohya knows adapters in one safetensors file: of kohya's scripts, LyCORIS,
+// diffusers and ComfyUI.
 func sniffKohya(path string) bool {
 	if !exists(path) || !strings.HasSuffix(path, ".safetensors") {
 		return false
@@ -21,16 +22,22 @@ func sniffKohya(path string) bool {
 	}
 	defer f.Close()
 	for _, t := range f.Tensors {
-		if strings.HasSuffix(t.Name, ".lora_down.weight") {
+		if _, part := splitPart(t.Name); part != "" && part != "alpha" {
 			return true
+		}
+		for _, n := range ofNoUse {
+			if strings.HasSuffix(t.Name, n.ending) && strings.HasPrefix(t.Name, "l") {
+				return true // an adapter, and refused by name
+			}
 		}
 	}
 	return false
 }
 
-// openKohya reads plain LoRA of kohya's scripts: alpha beside each pair, 1 as scale
-// without it. Its names have underscores for dots, so that only the base can tell
-// them apart: Module holds the flattened name until the adapter is resolved.
+// openKohya reads an adapter in one file: LoRA, LoCon, LoHa, LoKr, GLoRA, full
+// differences and norms. Its names may have underscores for dots, so that only the base
+// can tell them apart: Module holds the name as the file has it until the adapter is
+// resolved.
 func openKohya(path string) (*Adapter, error) {
 	f, err := safetensors.Open(path)
 	if err != nil {
@@ -38,45 +45,69 @@ func openKohya(path string) (*Adapter, error) {
 	}
 	defer f.Close()
 	a := &Adapter{Path: path, Format: "kohya", Name: folderName(path), Meta: otherMetadata(f)}
-	h := &halves{path: path}
-	alphas := map[string]float64{}
-	for i, t := range f.Tensors {
-		if i == 0 {
+	modules, of, err := readParts(path, f.Tensors)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range f.Tensors {
+		if len(t.Shape) > 0 {
 			a.Type = t.Type
+			break
 		}
-		module, part, _ := strings.Cut(t.Name, ".")
-		for _, p := range kohyaPrefixes {
-			module = strings.TrimPrefix(module, p)
-		}
-		m, err := readMatrix(t)
+	}
+	dotted := 0
+	for _, module := range modules {
+		pairs, err := of[module].pairs(module)
 		if err != nil {
 			return nil, err
 		}
-		switch part {
-		case "lora_down.weight":
-			setA(h.pair(module), m)
-			a.Type = t.Type
-		case "lora_up.weight":
-			setB(h.pair(module), m)
-		case "alpha":
-			if len(m.Data) != 1 {
-				return nil, &format.CorruptError{Path: path, Offset: t.Offset, Field: "tensor " + t.Name, Err: fmt.Errorf("shape %v is no number", t.Shape)}
-			}
-			alphas[module] = float64(m.Data[0])
-			h.pair(module)
-		default:
-			return nil, format.Unsupported("%s: tensor %s: only plain LoRA of this kind is read", path, t.Name)
+		if strings.Contains(module, ".") {
+			dotted++
 		}
+		a.Pairs = append(a.Pairs, pairs...)
 	}
-	if a.Pairs, err = h.finish(); err != nil {
-		return nil, err
-	}
-	for _, p := range a.Pairs {
-		alpha, ok := alphas[p.Module]
-		if !ok {
-			alpha = float64(p.Rank)
-		}
-		p.alpha, p.Scale = alpha, float32(alpha/float64(p.Rank))
+	if 2*dotted > len(modules) {
+		a.Format = "diffusers"
 	}
 	return a, nil
+}
+
+// plainName is a module's name without what says whose it is.
+func plainName(module string) string {
+	for _, p := range kohyaPrefixes {
+		if s, ok := strings.CutPrefix(module, p); ok {
+			return s
+		}
+	}
+	return module
+}
+
+// Changes says in one word what a pair does to what: weights, a vector or a convolution.
+func (p *Pair) Changes() string {
+	switch {
+	case p.Vector:
+		return "vector"
+	case len(p.Kernel) > 0 && size(p.Kernel) > 1:
+		return "convolution"
+	}
+	return "matrix"
+}
+
+// Full is the change as it is, without Scale, where the source stores it whole; ok is
+// false for a pair of factors. The data is the pair's.
+func (p *Pair) Full() (m Matrix, ok bool) { return p.full, p.full.Data != nil }
+
+// onlyLoRA refuses what a format of pairs of matrices cannot hold.
+func onlyLoRA(p *Pair, what string) error {
+	switch {
+	case p.Vector:
+		return format.Unsupported("%s cannot hold the change of the vector %s: merge the adapter into its base instead", what, name(p))
+	case p.Columns:
+		return format.Unsupported("%s cannot hold DoRA over columns (%s): merge the adapter into its base instead", what, name(p))
+	case p.Changes() == "convolution":
+		return format.Unsupported("%s cannot hold the change of a convolution (%s): write a .safetensors file, or merge it", what, name(p))
+	case p.onBase != nil:
+		return format.Usagef("%s: GLoRA depends on the weights that it changes: give the model with --base", name(p))
+	}
+	return nil
 }

@@ -13,22 +13,22 @@ import (
 // matrix, or one of another shape, is an error that names it. Resolving twice
 // against the same model changes nothing.
 func (a *Adapter) Resolve(m *arch.Model) error {
-	if a.Arch != "" && a.Arch != m.Arch {
+	if a.Arch != "" && a.Arch != m.Arch && !m.Stored() {
 		return &format.UsageError{Reason: fmt.Sprintf("the adapter %s is for the architecture %s, the base %s is %s", a.Path, a.Arch, m.Path, m.Arch)}
 	}
 	a.toHF, a.experts = map[string]func(int64) int64{}, map[string]int{}
 	a.modules, _ = m.Matrices()
 	flat := flatNames(m, a)
 	type key struct {
-		target string
-		expert int
+		target      string
+		expert, row int
 	}
 	seen := map[key]string{}
 	for _, p := range a.Pairs {
 		if err := a.resolve(p, m, flat); err != nil {
 			return fmt.Errorf("adapter %s does not fit %s: %w", a.Path, m.Path, err)
 		}
-		k := key{p.Target, p.Expert}
+		k := key{p.Target, p.Expert, p.Row}
 		if other, ok := seen[k]; ok {
 			return fmt.Errorf("adapter %s: %s and %s both change %s", a.Path, other, p.Module, p.Target)
 		}
@@ -44,15 +44,96 @@ func (a *Adapter) Resolve(m *arch.Model) error {
 // flatNames maps names with underscores for dots, which some formats have, to
 // module names. nil if the adapter has none.
 func flatNames(m *arch.Model, a *Adapter) map[string]string {
-	if a.Format != "kohya" {
+	if a.Format != "kohya" && a.Format != "diffusers" {
 		return nil
 	}
 	flat := map[string]string{}
-	modules, _ := m.Matrices()
-	for _, name := range modules {
-		flat[strings.ReplaceAll(name, ".", "_")] = name
+	for _, v := range m.Views {
+		if name, ok := m.HFModule(v.Name, 0); ok {
+			flat[strings.ReplaceAll(name, ".", "_")] = name
+		}
 	}
 	return flat
+}
+
+// place finds the tensor that p changes.
+func (p *Pair) place(m *arch.Model, flat map[string]string) error {
+	if m.Stored() {
+		s, ok := m.StoredModule(p.Module, p.suffix)
+		if !ok {
+			return format.Usagef("the model has no module %s%s", p.Module, p.suffix)
+		}
+		p.Target, p.Expert, p.Row = s.Tensor, -1, 0
+		if p.part = s.Row != nil; p.part {
+			p.Row = s.Row(p.B.Rows, p.A.Cols)
+			if p.Vector {
+				return format.Unsupported("%s%s is a part of the vector %s", p.Module, p.suffix, p.Target)
+			}
+		}
+		return nil
+	}
+	for _, n := range []string{p.Module, strings.ReplaceAll(plainName(p.Module), ".", "_")} {
+		if name, ok := flat[n]; ok {
+			p.Module = name
+			break
+		}
+	}
+	tensor, expert, ok := m.Module(p.Module)
+	if !ok {
+		return format.Usagef("%s has no module %s", m.Arch, p.Module)
+	}
+	if p.suffix != "" {
+		tensor = strings.TrimSuffix(tensor, ".weight") + p.suffix
+	}
+	p.Target, p.Expert = tensor, expert
+	return nil
+}
+
+// fits says whether p has the shape of the tensor that it changes.
+func (p *Pair) fits(shape []int64) bool {
+	if p.Vector {
+		return len(shape) == 1 && shape[0] == int64(p.A.Cols)
+	}
+	cols := int64(1)
+	if len(shape) < 2 {
+		return false
+	}
+	for _, n := range shape[1:] {
+		cols *= n
+	}
+	rows := int64(p.B.Rows)
+	return cols == int64(p.A.Cols) && (!p.part && shape[0] == rows || p.part && int64(p.Row)+rows <= shape[0])
+}
+
+// addBase completes a pair that depends on the base, GLoRA's: its rows are in GGUF's order.
+func (p *Pair) addBase(m *arch.Model) error {
+	if p.onBase == nil {
+		return nil
+	}
+	in, out := p.onBase.in, p.onBase.out
+	v := m.View(p.Target)
+	b := Matrix{Rows: p.B.Rows, Cols: in.Cols + p.B.Cols, Data: make([]float32, p.B.Rows*(in.Cols+p.B.Cols))}
+	row := make([]float32, p.A.Cols)
+	acc := make([]float64, in.Cols)
+	for i := range p.B.Rows {
+		if err := v.Rows.ReadRows(row, int64(p.Row+i)); err != nil {
+			return err
+		}
+		clear(acc)
+		for j, w := range row {
+			for k, x := range in.Row(j) {
+				acc[k] += float64(w) * float64(x)
+			}
+		}
+		for k, x := range acc {
+			b.Row(i)[k] = float32(x)
+		}
+		copy(b.Row(i)[in.Cols:], p.B.Row(i))
+	}
+	a := Matrix{Rows: b.Cols, Cols: p.A.Cols, Data: append(append([]float32{}, out.Data...), p.A.Data...)}
+	p.SetFactors(a, b, p.Scale)
+	p.onBase = nil
+	return nil
 }
 
 func (a *Adapter) resolve(p *Pair, m *arch.Model, flat map[string]string) error {
@@ -60,15 +141,8 @@ func (a *Adapter) resolve(p *Pair, m *arch.Model, flat map[string]string) error 
 		if module, ok := m.HFModule(p.Target, p.Expert); ok {
 			p.Module = module
 		}
-	} else {
-		if name, ok := flat[p.Module]; ok {
-			p.Module = name
-		}
-		tensor, expert, ok := m.Module(p.Module)
-		if !ok {
-			return format.Usagef("%s has no module %s", m.Arch, p.Module)
-		}
-		p.Target, p.Expert = tensor, expert
+	} else if err := p.place(m, flat); err != nil {
+		return err
 	}
 	v := m.View(p.Target)
 	if v == nil {
@@ -86,22 +160,39 @@ func (a *Adapter) resolve(p *Pair, m *arch.Model, flat map[string]string) error 
 		a.experts[p.Target] = int(shape[0])
 		shape = shape[1:]
 	}
-	if len(shape) != 2 || shape[0] != int64(p.B.Rows) || shape[1] != int64(p.A.Cols) {
+	if !p.fits(shape) {
 		return format.Usagef("%s changes a matrix of %d x %d, the base's %s is %v", name(p), p.B.Rows, p.A.Cols, p.Target, shape)
 	}
 	p.embedding = p.embedding || p.Target == "token_embd.weight"
 	toGGUF, toHF := m.RowOrder(p.Target)
 	if toGGUF == nil {
-		return nil
+		return p.addBase(m)
 	}
 	a.toHF[p.Target] = toHF
 	if !a.native {
-		p.B = p.B.ordered(toGGUF)
-		if p.Magnitude != nil {
-			p.Magnitude = Matrix{Rows: len(p.Magnitude), Cols: 1, Data: p.Magnitude}.ordered(toGGUF).Data
+		p.reorder(toGGUF)
+	}
+	return p.addBase(m)
+}
+
+// reorder moves the rows of the changed matrix, or the elements of the changed vector.
+func (p *Pair) reorder(at func(int64) int64) {
+	if p.Vector {
+		x := p.A.transposed().ordered(at)
+		p.A = x.transposed()
+		p.full = p.A
+		return
+	}
+	p.B = p.B.ordered(at)
+	if p.full.Data != nil {
+		p.full = p.full.ordered(at)
+		if p.full.Rows > p.full.Cols {
+			p.B = p.full
 		}
 	}
-	return nil
+	if p.Magnitude != nil && !p.Columns {
+		p.Magnitude = Matrix{Rows: len(p.Magnitude), Cols: 1, Data: p.Magnitude}.ordered(at).Data
+	}
 }
 
 func name(p *Pair) string {
@@ -115,9 +206,9 @@ func name(p *Pair) string {
 // resolved.
 func (a *Adapter) hf(p *Pair) (b Matrix, magnitude []float32) {
 	b, magnitude = p.B, p.Magnitude
-	if at := a.toHF[p.Target]; at != nil {
+	if at := a.toHF[p.Target]; at != nil && !p.Vector {
 		b = b.ordered(at)
-		if magnitude != nil {
+		if magnitude != nil && !p.Columns {
 			magnitude = Matrix{Rows: len(magnitude), Cols: 1, Data: magnitude}.ordered(at).Data
 		}
 	}

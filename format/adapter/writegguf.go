@@ -48,6 +48,12 @@ func (a *Adapter) groups() ([]*group, error) {
 		if p.Magnitude != nil {
 			return nil, format.Unsupported("DoRA (%s) in a GGUF adapter: merge it into its base instead", name(p))
 		}
+		if err := onlyLoRA(p, "a GGUF adapter"); err != nil {
+			return nil, err
+		}
+		if p.part {
+			return nil, format.Unsupported("a GGUF adapter cannot hold a part of the tensor %s (%s): merge it into its base instead", p.Target, name(p))
+		}
 		g := index[p.Target]
 		if g == nil {
 			g = &group{target: p.Target}

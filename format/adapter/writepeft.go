@@ -2,13 +2,10 @@ package adapter
 
 import (
 	"encoding/json"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/graft-lora/graft/format"
-	"github.com/graft-lora/graft/format/safetensors"
-	"github.com/graft-lora/graft/internal/atomicfile"
 )
 
 // WritePEFT writes a as a PEFT folder. The folder appears whole or not at all; with
@@ -25,6 +22,9 @@ func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
 	pairs := slices.Clone(a.Pairs)
 	slices.SortStableFunc(pairs, func(x, y *Pair) int { return strings.Compare(x.Module, y.Module) })
 	for _, p := range pairs {
+		if err := onlyLoRA(p, "a PEFT folder"); err != nil {
+			return err
+		}
 		if p.Module == "" {
 			return format.Unsupported("%s has no name in Hugging Face's terms", p.Target)
 		}
@@ -37,35 +37,7 @@ func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
 	if err != nil {
 		return err
 	}
-	metadata := opt.extra(a)
-	metadata["format"] = "pt"
-	order := safetensors.WriteOptions{Force: opt.Force, MetadataKeys: []string{"format"}}
-	if opt.Into {
-		w, err := safetensors.Create(filepath.Join(dir, peftWeightsName), plan, metadata, order)
-		if err != nil {
-			return err
-		}
-		if err := carry(plan, w); err != nil {
-			return err
-		}
-		return atomicfile.WriteFile(filepath.Join(dir, peftConfigName), config, opt.Force)
-	}
-	d, err := atomicfile.CreateDir(dir, opt.Force)
-	if err != nil {
-		return err
-	}
-	defer d.Abort()
-	w, err := safetensors.Create(d.Join(peftWeightsName), plan, metadata, order)
-	if err != nil {
-		return err
-	}
-	if err := carry(plan, w); err != nil {
-		return err
-	}
-	if err := d.WriteFile(peftConfigName, config); err != nil {
-		return err
-	}
-	return d.Commit()
+	return writeFolder(dir, peftWeightsName, plan, opt.extra(a), config, opt)
 }
 
 func (a *Adapter) peftPlan(pairs []*Pair, typ format.Type) (*format.Plan, error) {

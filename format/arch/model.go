@@ -20,12 +20,16 @@ type Model struct {
 	// Notes are what people should know about the source: facts that a GGUF file
 	// cannot state, and what a run-time will assume instead.
 	Notes []string
+	// Metadata is that of the safetensors file that the model was opened from as it
+	// stands; nil for others.
+	Metadata map[string]string
 	// Table is what graft knows of the architecture; nil if it is unknown, which
 	// only a GGUF file's can be.
 	Table *Table
 
 	index  map[string]*format.View
 	closes []func() error
+	stored storedNames
 }
 
 // NewModel makes a model of views; closers are called by Close.

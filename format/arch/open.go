@@ -42,16 +42,23 @@ var packedOpeners = map[string]PackedOpener{}
 func RegisterPacked(method string, open PackedOpener) { packedOpeners[method] = open }
 
 // Open opens the model at path: a GGUF file (any shard of a split one), a Hugging
-// Face folder, or a safetensors file that lies in one. Only headers are read.
+// Face folder, or a safetensors file that lies in one. A safetensors file that does
+// not, and a folder of diffusers, is opened as it stands: see [OpenStored]. Only headers
+// are read.
 func Open(path string, opt Options) (*Model, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	switch {
+	case st.IsDir() && storedAlone(path) && hasSafetensors(path):
+		return OpenStored(path)
 	case st.IsDir():
 		return openFolder(path, opt)
 	case strings.HasSuffix(path, ".safetensors") || strings.HasSuffix(path, ".safetensors.index.json"):
+		if storedAlone(filepath.Dir(path)) {
+			return OpenStored(path)
+		}
 		return openFolder(filepath.Dir(path), opt)
 	}
 	return openGGUF(path, opt)

@@ -164,12 +164,12 @@ func isKohya(name string) bool {
 	if strings.HasPrefix(name, "lora_unet_") || strings.HasPrefix(name, "lora_te") {
 		return true
 	}
-	for _, part := range []string{".lora_down.", ".lora_up.", ".hada_w1", ".hada_w2", ".lokr_w1", ".lokr_w2", ".lora_mid."} {
+	for _, part := range []string{".lora_down.", ".lora_up.", ".hada_w1", ".hada_w2", ".lokr_w1", ".lokr_w2", ".lora_mid.", "_lora.down.", "_lora.up.", ".lora.down.", ".lora.up.", ".lora_linear_layer."} {
 		if strings.Contains(name, part) {
 			return true
 		}
 	}
-	return false
+	return strings.HasPrefix(name, "lycoris_") || strings.HasSuffix(name, ".diff") || strings.HasSuffix(name, ".w_norm")
 }
 
 func sniffDir(dir string) (Kind, error) {

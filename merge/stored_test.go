@@ -1,0 +1,240 @@
+package merge
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/adapter"
+	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/format/safetensors"
+)
+
+type array struct {
+	shape []int64
+	data  []float32
+}
+
+func randomArray(r *rand.Rand, shape ...int64) array {
+	n := int64(1)
+	for _, d := range shape {
+		n *= d
+	}
+	a := array{shape, make([]float32, n)}
+	for i := range a.data {
+		a.data[i] = float32(0.1 * r.NormFloat64())
+	}
+	return a
+}
+
+// writeArrays writes float32 tensors into a safetensors file.
+func writeArrays(t *testing.T, path string, arrays map[string]array) {
+	t.Helper()
+	var plan format.Plan
+	var names []string
+	for name := range arrays {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		a := arrays[name]
+		o := &format.Output{Name: name, Type: format.F32, Shape: a.shape, Units: int64(len(a.data)), UnitBytes: 4}
+		o.Fill = func(dst []byte, unit int64) error {
+			for i := range len(dst) / 4 {
+				b := math.Float32bits(a.data[int(unit)+i])
+				dst[4*i], dst[4*i+1], dst[4*i+2], dst[4*i+3] = byte(b), byte(b>>8), byte(b>>16), byte(b>>24)
+			}
+			return nil
+		}
+		plan.Outputs = append(plan.Outputs, o)
+	}
+	w, err := safetensors.Create(path, &plan, nil, safetensors.WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	if err := format.Run(context.Background(), &plan, w, format.RunOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStored merges an adapter with every kind of part into a model that is seen as it
+// stands, and writes and reads the adapter in kohya's form on the way.
+func TestStored(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(1, 2))
+	const h, rank = 12, 3
+	base := map[string]array{
+		"model.diffusion_model.double_blocks.0.img_attn.qkv.weight": randomArray(r, 3*h, h),
+		"model.diffusion_model.double_blocks.0.img_attn.qkv.bias":   randomArray(r, 3*h),
+		"model.diffusion_model.single_blocks.0.linear1.weight":      randomArray(r, 7*h, h),
+		"model.diffusion_model.input_blocks.1.0.in_layers.2.weight": randomArray(r, h, 5, 3, 3),
+		"model.diffusion_model.norm.weight":                         randomArray(r, h),
+		"model.diffusion_model.out.weight":                          randomArray(r, h, 2*h),
+		"model.diffusion_model.untouched.weight":                    randomArray(r, 5),
+	}
+	parts := map[string]array{
+		"lora_unet_transformer_blocks_0_attn_to_k.lora_down.weight": randomArray(r, rank, h),
+		"lora_unet_transformer_blocks_0_attn_to_k.lora_up.weight":   randomArray(r, h, rank),
+		"lora_unet_transformer_blocks_0_attn_to_k.alpha":            {nil, []float32{6}},
+		"lora_unet_double_blocks_0_img_attn_qkv.diff_b":             randomArray(r, 3*h),
+		"lora_unet_single_transformer_blocks_0_proj_mlp.diff":       randomArray(r, 4*h, h),
+		"lora_unet_down_blocks_0_resnets_0_conv1.lora_down.weight":  randomArray(r, rank, 5, 3, 3),
+		"lora_unet_down_blocks_0_resnets_0_conv1.lora_up.weight":    randomArray(r, h, rank, 1, 1),
+		"lora_unet_norm.w_norm":                                     randomArray(r, h),
+		"lora_unet_out.lora_down.weight":                            randomArray(r, rank, 2*h),
+		"lora_unet_out.lora_up.weight":                              randomArray(r, h, rank),
+		"lora_unet_out.dora_scale":                                  randomArray(r, 1, 2*h),
+	}
+	dir := t.TempDir()
+	writeArrays(t, filepath.Join(dir, "base.safetensors"), base)
+	writeArrays(t, filepath.Join(dir, "lora.safetensors"), parts)
+
+	// What is wanted, in float64.
+	want := map[string][]float64{}
+	for name, a := range base {
+		for _, x := range a.data {
+			want[name] = append(want[name], float64(x))
+		}
+	}
+	product := func(module string, scale float64) []float64 {
+		up, down := parts[module+".lora_up.weight"], parts[module+".lora_down.weight"]
+		out, in := int(up.shape[0]), len(down.data)/rank
+		d := make([]float64, out*in)
+		for i := range out {
+			for k := range rank {
+				for j := range in {
+					d[i*in+j] += scale * float64(up.data[i*rank+k]) * float64(down.data[k*in+j])
+				}
+			}
+		}
+		return d
+	}
+	add := func(name string, at int, d []float64) {
+		for i, x := range d {
+			want["model.diffusion_model."+name][at+i] += x
+		}
+	}
+	wide := func(a array) (d []float64) {
+		for _, x := range a.data {
+			d = append(d, float64(x))
+		}
+		return d
+	}
+	add("double_blocks.0.img_attn.qkv.weight", h*h, product("lora_unet_transformer_blocks_0_attn_to_k", 2))
+	add("double_blocks.0.img_attn.qkv.bias", 0, wide(parts["lora_unet_double_blocks_0_img_attn_qkv.diff_b"]))
+	add("single_blocks.0.linear1.weight", 3*h*h, wide(parts["lora_unet_single_transformer_blocks_0_proj_mlp.diff"]))
+	add("input_blocks.1.0.in_layers.2.weight", 0, product("lora_unet_down_blocks_0_resnets_0_conv1", 1))
+	add("norm.weight", 0, wide(parts["lora_unet_norm.w_norm"]))
+	add("out.weight", 0, product("lora_unet_out", 1))
+	w := want["model.diffusion_model.out.weight"]
+	for j := range 2 * h {
+		var sum float64
+		for i := range h {
+			sum += w[i*2*h+j] * w[i*2*h+j]
+		}
+		for i := range h {
+			w[i*2*h+j] *= float64(parts["lora_unet_out.dora_scale"].data[j]) / math.Sqrt(sum)
+		}
+	}
+
+	stored, err := arch.Open(filepath.Join(dir, "base.safetensors"), arch.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stored.Close()
+	m, err := stored.Flat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(path string) {
+		t.Helper()
+		a, err := adapter.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ds, err := NewDeltas(m, []Weighted{{a, 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum, err := Apply(m, ds)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(ds) != 6 {
+			t.Errorf("%s changes %d tensors, want 6", path, len(ds))
+		}
+		for _, v := range sum.Views {
+			rows, cols := v.Rows.Dims()
+			got := make([]float32, rows*cols)
+			if err := v.Rows.ReadRows(got, 0); err != nil {
+				t.Fatal(err)
+			}
+			worst := 0.0
+			for i, x := range got {
+				worst = max(worst, math.Abs(float64(x)-want[v.Name][i]))
+			}
+			if worst > 1e-6 {
+				t.Errorf("%s: %s is off by %g", filepath.Base(path), v.Name, worst)
+			}
+		}
+	}
+	check(filepath.Join(dir, "lora.safetensors"))
+
+	a, err := adapter.Open(filepath.Join(dir, "lora.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := filepath.Join(dir, "again.safetensors")
+	if err := adapter.WriteKohya(again, a, adapter.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	check(again)
+	for name, write := range map[string]func(string, *adapter.Adapter, adapter.WriteOptions) error{"peft": adapter.WritePEFT, "mlx": adapter.WriteMLX, "x.gguf": adapter.WriteGGUF} {
+		if err := a.Resolve(m); err != nil {
+			t.Fatal(err)
+		}
+		if err := write(filepath.Join(dir, name), a, adapter.WriteOptions{}); err == nil {
+			t.Errorf("%s takes what it cannot hold", name)
+		}
+	}
+}
+
+// Parts that do not belong together are refused, by name.
+func TestPartsThatDoNotFit(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(3, 4))
+	for i, parts := range []map[string]array{
+		{"lora_unet_a.lora_down.weight": randomArray(r, 2, 4)},
+		{"lora_unet_a.lora_down.weight": randomArray(r, 2, 4), "lora_unet_a.lora_up.weight": randomArray(r, 4, 3)},
+		{"lora_unet_a.lora_down.weight": randomArray(r, 2, 4), "lora_unet_a.lora_up.weight": randomArray(r, 4, 2), "lora_unet_a.diff": randomArray(r, 4, 4)},
+		{"lora_unet_a.lora_down.weight": randomArray(r, 2, 4), "lora_unet_a.lora_up.weight": randomArray(r, 4, 2), "lora_unet_a.hada_t1": randomArray(r, 4, 4, 1, 1)},
+		{"lora_unet_a.lora_down.weight": randomArray(r, 2, 4), "lora_unet_a.lora_up.weight": randomArray(r, 4, 2), "lora_unet_a.alpha": randomArray(r, 2)},
+		{"lora_unet_a.lora_down.weight": randomArray(r, 2, 4), "lora_unet_a.lora_up.weight": randomArray(r, 4, 2), "lora_unet_a.dora_scale": randomArray(r, 3, 1)},
+		{"lora_unet_a.hada_w1_a": randomArray(r, 4, 2), "lora_unet_a.hada_w1_b": randomArray(r, 2, 4), "lora_unet_a.hada_w2_a": randomArray(r, 4, 2)},
+		{"lora_unet_a.hada_w1_a": randomArray(r, 4, 2), "lora_unet_a.hada_w1_b": randomArray(r, 2, 4), "lora_unet_a.hada_w2_a": randomArray(r, 5, 2), "lora_unet_a.hada_w2_b": randomArray(r, 2, 4)},
+		{"lora_unet_a.lokr_w1": randomArray(r, 2, 2)},
+		{"lora_unet_a.lokr_w1": randomArray(r, 2, 2), "lora_unet_a.lokr_w2_a": randomArray(r, 2, 2), "lora_unet_a.lokr_w2_b": randomArray(r, 3, 2)},
+		{"lora_unet_a.a1.weight": randomArray(r, 4, 2), "lora_unet_a.a2.weight": randomArray(r, 2, 4), "lora_unet_a.b1.weight": randomArray(r, 4, 2)},
+		{"lora_unet_a.oft_blocks": randomArray(r, 2, 2, 2)},
+		{"lora_unet_a.lora_down.weight": randomArray(r, 2, 4), "lora_unet_a.nonsense": randomArray(r, 2)},
+		{"lora_unet_a.alpha": randomArray(r), "lora_unet_b.lora_down.weight": randomArray(r, 2, 4), "lora_unet_b.lora_up.weight": randomArray(r, 4, 2)},
+	} {
+		path := filepath.Join(t.TempDir(), fmt.Sprintf("%d.safetensors", i))
+		writeArrays(t, path, parts)
+		a, err := adapter.Open(path)
+		if err == nil {
+			t.Errorf("case %d: %d pairs, no error", i, len(a.Pairs))
+		} else {
+			t.Log(err)
+		}
+	}
+}
