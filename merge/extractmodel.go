@@ -16,9 +16,18 @@ import (
 type ExtractOptions struct {
 	Cut        Cut  // Rank must be positive
 	Embeddings bool // the token embeddings and the head, too
-	Seed       uint64
-	Threads    int
-	Progress   func(done, total int)
+	// Budget is how many parameters the adapter may have in all, spread by what singular
+	// values hold for what they cost; 0: every matrix gets its rank.
+	Budget int64
+	// Signal cuts every matrix at the values that stand out of noise, see [Extracted].
+	Signal bool
+	// Noise takes matrices whose difference looks like nothing but noise, too.
+	Noise bool
+	// Vectors takes norms and biases, which only some formats of adapters hold.
+	Vectors  bool
+	Seed     uint64
+	Threads  int
+	Progress func(done, total int)
 }
 
 // Extracted says what was found in one matrix.
@@ -27,33 +36,57 @@ type Extracted struct {
 	Rank int     `json:"rank"`
 	Kept float64 `json:"kept"` // share of the squared norm of the difference that the pair holds
 	Norm float64 `json:"norm"` // Frobenius norm of the difference
+	// Signal is how many of the singular values found stand out of noise, such as
+	// quantization makes; at most the rank looked for.
+	Signal int `json:"signal_rank"`
+
+	spectrum []float64
+	pair     *adapter.Pair
 }
 
 // ExtractReport is what an extraction found and what it left.
 type ExtractReport struct {
-	Matrices []Extracted `json:"matrices"`
+	Matrices []*Extracted `json:"matrices"`
 	// Left are tensors that differ and are not in the adapter, which holds matrices
 	// of the layers: norms, biases, and unless asked for embeddings and head.
 	Left []string `json:"left_out,omitempty"`
+	// Noisy are matrices that differ by noise alone, and are left out for that.
+	Noisy []string `json:"noise,omitempty"`
+	// Parameters of the adapter.
+	Parameters int64 `json:"parameters"`
 }
 
 // Extract makes the adapter that turns base into tuned, as far as the rank allows:
 // the truncated SVD of the difference of every matrix. The models may be stored
 // in any types; what is extracted is the difference of their values, including what
 // quantization made of it. Memory is O((rows+cols) * rank) for one matrix, and the adapter.
-// It is a [format.CheckError] if nothing differs.
+// It is a [format.CheckError] if nothing differs, or nothing but noise.
 func Extract(ctx context.Context, base, tuned *arch.Model, opt ExtractOptions) (*adapter.Adapter, *ExtractReport, error) {
-	if err := sameTensors(base, tuned); err != nil {
+	resized, err := sameTensors(base, tuned, opt.Embeddings)
+	if err != nil {
 		return nil, nil, err
 	}
 	pool := kernel.NewPool(opt.Threads)
 	defer pool.Close()
-	report := &ExtractReport{Matrices: []Extracted{}}
-	var pairs []*adapter.Pair
+	report := &ExtractReport{Matrices: []*Extracted{}, Left: resized}
+	var vectors []*adapter.Pair
 	for i, v := range base.Views {
 		w := tuned.View(v.Name)
 		if opt.Progress != nil {
 			opt.Progress(i, len(base.Views))
+		}
+		if w == nil || !slices.Equal(v.Shape, w.Shape) {
+			continue // among resized
+		}
+		if opt.Vectors && len(v.Shape) == 1 {
+			p, err := extractVector(v, w)
+			if err != nil {
+				return nil, nil, fmt.Errorf("tensor %s: %w", v.Name, err)
+			}
+			if p != nil {
+				vectors = append(vectors, p)
+			}
+			continue
 		}
 		if !extractable(v, opt.Embeddings) {
 			differs, err := anyDifference(ctx, v, w)
@@ -65,39 +98,136 @@ func Extract(ctx context.Context, base, tuned *arch.Model, opt ExtractOptions) (
 			}
 			continue
 		}
-		ps, err := extractTensor(ctx, pool, v, w, opt, report)
-		if err != nil {
+		if err := extractTensor(ctx, pool, v, w, opt, report); err != nil {
 			return nil, nil, fmt.Errorf("tensor %s: %w", v.Name, err)
 		}
 		release(v)
 		release(w)
-		pairs = append(pairs, ps...)
 	}
-	if len(pairs) == 0 {
-		return nil, report, &format.CheckError{Reason: fmt.Sprintf("there is nothing to extract: no matrix of %s differs from %s", tuned.Path, base.Path)}
+	if err := report.choose(opt); err != nil {
+		return nil, nil, err
 	}
-	return adapter.New("extracted", base.Arch, pairs), report, nil
+	pairs := vectors
+	for _, m := range report.Matrices {
+		pairs = append(pairs, m.pair)
+	}
+	for _, p := range pairs {
+		report.Parameters += int64(p.Rank) * int64(p.A.Cols+p.B.Rows)
+	}
+	switch {
+	case len(pairs) > 0:
+		return adapter.New("extracted", base.Arch, pairs), report, nil
+	case len(report.Noisy) > 0:
+		return nil, report, &format.CheckError{Reason: fmt.Sprintf("there is nothing to extract: what %d matrices of %s differ by from %s looks like quantization noise; --noise takes it all the same",
+			len(report.Noisy), tuned.Path, base.Path)}
+	}
+	return nil, report, &format.CheckError{Reason: fmt.Sprintf("there is nothing to extract: no matrix of %s differs from %s", tuned.Path, base.Path)}
 }
 
-func sameTensors(base, tuned *arch.Model) error {
+// choose leaves out noise and gives each matrix the rank it gets.
+func (r *ExtractReport) choose(opt ExtractOptions) error {
+	kept := r.Matrices[:0]
+	for _, m := range r.Matrices {
+		if m.Signal == 0 && !opt.Noise {
+			r.Noisy = append(r.Noisy, m.Name)
+			continue
+		}
+		kept = append(kept, m)
+	}
+	r.Matrices = kept
+	ranks := make([]int, len(kept))
+	for i, m := range kept {
+		if ranks[i] = m.Rank; opt.Signal && m.Signal > 0 {
+			ranks[i] = min(m.Rank, m.Signal)
+		}
+	}
+	if opt.Budget > 0 {
+		spectra, costs := make([][]float64, len(kept)), make([]int64, len(kept))
+		for i, m := range kept {
+			spectra[i], costs[i] = m.spectrum[:ranks[i]], int64(m.pair.B.Rows+m.pair.A.Cols)
+		}
+		ranks = shareOut(spectra, costs, opt.Budget)
+	}
+	list := kept[:0]
+	for i, m := range kept {
+		if ranks[i] == 0 {
+			r.Left = append(r.Left, m.Name+" (beyond the budget)")
+			continue
+		}
+		m.cut(ranks[i])
+		list = append(list, m)
+	}
+	r.Matrices = list
+	if opt.Budget > 0 && len(kept) > 0 && len(list) == 0 {
+		return format.Usagef("a budget of %d parameters does not hold a single direction", opt.Budget)
+	}
+	return nil
+}
+
+// cut leaves the first directions of a matrix.
+func (m *Extracted) cut(rank int) {
+	var held float64
+	for _, s := range m.spectrum[:min(rank, len(m.spectrum))] {
+		held += float64(s * s)
+	}
+	m.Rank, m.Kept = rank, min(held/(m.Norm*m.Norm), 1)
+	a, b := m.pair.A, m.pair.B
+	if rank >= a.Rows {
+		return
+	}
+	a.Rows, a.Data = rank, a.Data[:rank*a.Cols]
+	narrow := adapter.Matrix{Rows: b.Rows, Cols: rank, Data: make([]float32, b.Rows*rank)}
+	for i := range b.Rows {
+		copy(narrow.Row(i), b.Row(i))
+	}
+	m.pair.SetFactors(a, narrow, 1)
+}
+
+// extractVector is the difference of two vectors, nil if there is none.
+func extractVector(base, tuned *format.View) (*adapter.Pair, error) {
+	_, n := base.Rows.Dims()
+	d := make([]float32, n)
+	if err := (Difference{tuned.Rows, base.Rows}).ReadRows(d, 0); err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(d, func(x float32) bool { return x != 0 }) {
+		return nil, nil
+	}
+	p := &adapter.Pair{Target: base.Name, Expert: -1, Vector: true}
+	p.SetFactors(adapter.Matrix{Rows: 1, Cols: int(n), Data: d}, adapter.Matrix{Rows: 1, Cols: 1, Data: []float32{1}}, 1)
+	return p, nil
+}
+
+// sameTensors makes sure that tuned can be base changed. Embeddings and heads of
+// other sizes, which an adapter cannot hold, are listed unless they are wanted.
+func sameTensors(base, tuned *arch.Model, embeddings bool) (resized []string, err error) {
 	if base.Arch != tuned.Arch {
-		return format.Usagef("%s is %s and %s is %s: an adapter stays within one architecture", base.Path, base.Arch, tuned.Path, tuned.Arch)
+		return nil, format.Usagef("%s is %s and %s is %s: an adapter stays within one architecture", base.Path, base.Arch, tuned.Path, tuned.Arch)
 	}
 	for _, v := range tuned.Views {
-		if base.View(v.Name) == nil {
-			return fmt.Errorf("%s has %s, which %s lacks: an adapter cannot add tensors", tuned.Path, v.Name, base.Path)
+		switch {
+		case base.View(v.Name) != nil:
+		case embeddings || extractable(v, false):
+			return nil, fmt.Errorf("%s has %s, which %s lacks: an adapter cannot add tensors", tuned.Path, v.Name, base.Path)
+		default:
+			resized = append(resized, v.Name+" (the base has none)")
 		}
 	}
 	for _, v := range base.Views {
 		w := tuned.View(v.Name)
-		if w == nil {
-			return fmt.Errorf("%s has %s, which %s lacks", base.Path, v.Name, tuned.Path)
-		}
-		if !slices.Equal(v.Shape, w.Shape) {
-			return fmt.Errorf("tensor %s is %s in %s and %s in %s", v.Name, shape(v.Shape), base.Path, shape(w.Shape), tuned.Path)
+		switch {
+		case w == nil && (embeddings || extractable(v, false)):
+			return nil, fmt.Errorf("%s has %s, which %s lacks", base.Path, v.Name, tuned.Path)
+		case w == nil:
+			resized = append(resized, v.Name+" (the tuned model has none)")
+		case slices.Equal(v.Shape, w.Shape):
+		case embeddings || extractable(v, false):
+			return nil, fmt.Errorf("tensor %s is %s in %s and %s in %s: an adapter cannot resize it", v.Name, shape(v.Shape), base.Path, shape(w.Shape), tuned.Path)
+		default:
+			resized = append(resized, fmt.Sprintf("%s (resized from %s to %s)", v.Name, shape(v.Shape), shape(w.Shape)))
 		}
 	}
-	return nil
+	return resized, nil
 }
 
 func shape(s []int64) string {
@@ -118,27 +248,25 @@ func anyDifference(ctx context.Context, a, b *format.View) (bool, error) {
 	return t.Changed > 0, err
 }
 
-// extractTensor makes the pairs of a matrix, or of each matrix of a stack.
-func extractTensor(ctx context.Context, pool *kernel.Pool, base, tuned *format.View, opt ExtractOptions, report *ExtractReport) ([]*adapter.Pair, error) {
+// extractTensor adds to the report the pair of a matrix, or of each matrix of a stack.
+func extractTensor(ctx context.Context, pool *kernel.Pool, base, tuned *format.View, opt ExtractOptions, report *ExtractReport) error {
 	rows, _ := base.Rows.Dims()
 	stack := int64(1)
 	for _, d := range base.Shape[:len(base.Shape)-2] {
 		stack *= d
 	}
-	var pairs []*adapter.Pair
 	for e := range stack {
 		m := slice{Difference{tuned.Rows, base.Rows}, e * (rows / stack), rows / stack}
 		l, norm, err := TruncatedSVD(ctx, pool, m, opt.Cut, opt.Seed)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if norm == 0 {
 			continue
 		}
-		var held float64
-		for _, s := range l.Singular[:l.A.Rows] {
-			held += float64(s * s)
-		}
+		n, cols := m.Dims()
+		spectrum := l.Singular
+		signal := min(signalRank(spectrum, norm, int(n), int(cols)), l.A.Rows)
 		l = l.withoutNoise()
 		p := &adapter.Pair{Target: base.Name, Expert: -1}
 		name := base.Name
@@ -147,10 +275,9 @@ func extractTensor(ctx context.Context, pool *kernel.Pool, base, tuned *format.V
 			name = key(p)
 		}
 		p.SetFactors(matrixOf(l.A), matrixOf(l.B), 1)
-		pairs = append(pairs, p)
-		report.Matrices = append(report.Matrices, Extracted{Name: name, Rank: l.A.Rows, Kept: min(held/(norm*norm), 1), Norm: norm})
+		report.Matrices = append(report.Matrices, &Extracted{Name: name, Rank: l.A.Rows, Norm: norm, Signal: signal, spectrum: spectrum, pair: p})
 	}
-	return pairs, nil
+	return nil
 }
 
 // slice is a run of rows of a matrix.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -24,8 +25,17 @@ models may be GGUF files or Hugging Face folders, of any types.
   graft extract tuned-f16.gguf --base base-f16.gguf -o adapter --rank 32
   graft extract tuned-folder --base base.gguf -o adapter.gguf --energy 0.95
 
-What an adapter cannot hold (norms, biases) is named when it differs. It exits with
-status 5 when there is nothing to extract.` + exitStatus,
+  graft extract tuned.gguf --base base.gguf -o adapter --rank 64 --budget 2000000
+  graft extract tuned.gguf --base base.gguf -o adapter.safetensors     norms and biases, too
+
+Singular values that stand out of noise are counted as signal: white noise, as rounding
+and quantization make it, has none beyond √v (√rows + √columns). A matrix without any is
+left out (--noise takes it); --signal cuts the others there. --budget spreads the
+parameters by what each direction holds for what it costs.
+
+What the output cannot hold (norms and biases but in a .safetensors file, embeddings of
+another size) is named when it differs. It exits with status 5 when there is nothing to
+extract, or nothing but noise.` + exitStatus,
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := opt.Cut.Check(); err != nil {
@@ -50,6 +60,11 @@ status 5 when there is nothing to extract.` + exitStatus,
 				return err
 			}
 			defer tuned.Close()
+			form, err := adapterForm(o.form, o.path)
+			if err != nil {
+				return err
+			}
+			opt.Vectors = form.name == "kohya"
 			opt.Threads = a.threads
 			opt.Progress = func(done, total int) { a.progress("extracted %d of %d tensors", done, total) }
 			ad, report, err := merge.Extract(cmd.Context(), base, tuned, opt)
@@ -70,6 +85,9 @@ status 5 when there is nothing to extract.` + exitStatus,
 	cmd.Flags().StringVar(&o.base, "base", "", "the model that TUNED was made from")
 	cmd.Flags().IntVar(&opt.Cut.Rank, "rank", opt.Cut.Rank, "largest rank")
 	cmd.Flags().Float64Var(&opt.Cut.Energy, "energy", 0, "share of what the rank holds to keep, 0 to 1")
+	cmd.Flags().Int64Var(&opt.Budget, "budget", 0, "parameters of the whole adapter, spread by singular values; 0: every matrix gets the rank")
+	cmd.Flags().BoolVar(&opt.Signal, "signal", false, "cut every matrix at what stands out of noise")
+	cmd.Flags().BoolVar(&opt.Noise, "noise", false, "take matrices that differ by what looks like noise, too")
 	cmd.Flags().BoolVar(&opt.Embeddings, "embeddings", false, "extract the token embeddings and the head, too")
 	cmd.Flags().Uint64Var(&opt.Seed, "seed", 0, "of the random directions")
 	return cmd
@@ -79,11 +97,15 @@ func (a *app) reportExtract(path string, report *merge.ExtractReport) error {
 	if a.json {
 		return a.printJSON(map[string]any{"output": path, "report": report})
 	}
-	rows := [][]string{{"tensor", "rank", "kept of the difference", "norm of it"}}
+	rows := [][]string{{"tensor", "rank", "kept of the difference", "norm of it", "signal rank"}}
 	for _, m := range report.Matrices {
-		rows = append(rows, []string{m.Name, fmt.Sprint(m.Rank), fmt.Sprintf("%.4f %%", 100*m.Kept), fmt.Sprintf("%.4g", m.Norm)})
+		rows = append(rows, []string{m.Name, fmt.Sprint(m.Rank), fmt.Sprintf("%.4f %%", 100*m.Kept), fmt.Sprintf("%.4g", m.Norm), fmt.Sprint(m.Signal)})
 	}
 	a.table(rows)
+	a.result("%s parameters", count(report.Parameters))
+	if len(report.Noisy) > 0 {
+		a.say("left out, since they differ by noise alone: %s", strings.Join(report.Noisy, ", "))
+	}
 	for _, name := range report.Left {
 		a.say("left out, though it differs: %s", name)
 	}

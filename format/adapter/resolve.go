@@ -138,7 +138,11 @@ func (p *Pair) addBase(m *arch.Model) error {
 
 func (a *Adapter) resolve(p *Pair, m *arch.Model, flat map[string]string) error {
 	if a.native {
-		if module, ok := m.HFModule(p.Target, p.Expert); ok {
+		weight := p.Target
+		if bias, ok := strings.CutSuffix(weight, ".bias"); ok {
+			weight, p.suffix = bias+".weight", ".bias"
+		}
+		if module, ok := m.HFModule(weight, p.Expert); ok {
 			p.Module = module
 		}
 	} else if err := p.place(m, flat); err != nil {
