@@ -46,13 +46,22 @@ const (
 // (rank+8)) besides. frobenius is the norm of m, from the same reads.
 // The result depends on seed, but not on threads.
 func TruncatedSVD(ctx context.Context, pool *kernel.Pool, m format.RowReader, cut Cut, seed uint64) (l LowRank, frobenius float64, err error) {
+	l, s, err := truncatedSVD(ctx, pool, m, cut, seed)
+	if err != nil {
+		return l, 0, err
+	}
+	return l, s.norm(), nil
+}
+
+// truncatedSVD is TruncatedSVD with the sketch, which has the norms of rows and columns.
+func truncatedSVD(ctx context.Context, pool *kernel.Pool, m format.RowReader, cut Cut, seed uint64) (l LowRank, s *sketch, err error) {
 	rows64, cols64 := m.Dims()
 	rows, cols := int(rows64), int(cols64)
 	k := min(cut.Rank+oversample, rows, cols)
 	if cut.Rank <= 0 || k <= 0 {
-		return LowRank{}, 0, fmt.Errorf("rank %d of a %dx%d matrix", cut.Rank, rows, cols)
+		return LowRank{}, nil, fmt.Errorf("rank %d of a %dx%d matrix", cut.Rank, rows, cols)
 	}
-	s := &sketch{ctx: ctx, pool: pool, m: m, rows: rows, cols: cols}
+	s = &sketch{ctx: ctx, pool: pool, m: m, rows: rows, cols: cols, rowSquares: make([]float64, rows), colSquares: make([]float64, cols)}
 
 	// omega: cols x k, uniform in [-1, 1): any full-dimensional distribution does.
 	omega := kernel.NewMat(cols, k)
@@ -63,25 +72,25 @@ func TruncatedSVD(ctx context.Context, pool *kernel.Pool, m format.RowReader, cu
 	for range powerPasses {
 		y, err := s.times(omega)
 		if err != nil {
-			return LowRank{}, 0, err
+			return LowRank{}, nil, err
 		}
 		q, _ := thinQR(toDense(y, false))
 		z, err := s.transposeTimes(toMat(q))
 		if err != nil {
-			return LowRank{}, 0, err
+			return LowRank{}, nil, err
 		}
 		p, _ := thinQR(toDense(z, false))
 		omega = toMat(p)
 	}
 	y, err := s.times(omega)
 	if err != nil {
-		return LowRank{}, 0, err
+		return LowRank{}, nil, err
 	}
 	q, _ := thinQR(toDense(y, false))
 	// m ≈ q (mᵀ q)ᵀ; mᵀ q = p r, so m ≈ q rᵀ pᵀ.
 	z, err := s.transposeTimes(toMat(q))
 	if err != nil {
-		return LowRank{}, 0, err
+		return LowRank{}, nil, err
 	}
 	p, r := thinQR(toDense(z, false))
 	core := blas64.General{Rows: r.Cols, Cols: r.Rows, Stride: r.Rows, Data: make([]float64, r.Rows*r.Cols)}
@@ -91,7 +100,7 @@ func TruncatedSVD(ctx context.Context, pool *kernel.Pool, m format.RowReader, cu
 		}
 	}
 	l, err = fromCore(q, core, p, cut)
-	return l, math.Sqrt(s.squares), err
+	return l, s, err
 }
 
 // sketch multiplies a matrix that can only be read by rows.
@@ -100,8 +109,18 @@ type sketch struct {
 	pool       *kernel.Pool
 	m          format.RowReader
 	rows, cols int
-	squares    float64 // of the first whole read
-	counted    bool
+	// Sums of squares, of the first whole read.
+	rowSquares, colSquares []float64
+	counted                bool
+}
+
+// norm is the Frobenius norm of the matrix.
+func (s *sketch) norm() float64 {
+	var sum float64
+	for _, x := range s.rowSquares {
+		sum += x
+	}
+	return math.Sqrt(sum)
 }
 
 // blocks calls f with consecutive row blocks of the matrix.
@@ -118,8 +137,12 @@ func (s *sketch) blocks(f func(block kernel.Mat, row int)) error {
 			return err
 		}
 		if !s.counted {
-			for _, v := range b {
-				s.squares += float64(float64(v) * float64(v))
+			for i := range k {
+				for j, v := range b[i*s.cols : (i+1)*s.cols] {
+					x := float64(float64(v) * float64(v))
+					s.rowSquares[row+i] += x
+					s.colSquares[j] += x
+				}
 			}
 		}
 		f(kernel.Mat{Data: b, Rows: k, Cols: s.cols, Stride: s.cols}, row)

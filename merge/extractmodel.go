@@ -257,16 +257,15 @@ func extractTensor(ctx context.Context, pool *kernel.Pool, base, tuned *format.V
 	}
 	for e := range stack {
 		m := slice{Difference{tuned.Rows, base.Rows}, e * (rows / stack), rows / stack}
-		l, norm, err := TruncatedSVD(ctx, pool, m, opt.Cut, opt.Seed)
+		l, s, err := truncatedSVD(ctx, pool, m, opt.Cut, opt.Seed)
 		if err != nil {
 			return err
 		}
+		norm := s.norm()
 		if norm == 0 {
 			continue
 		}
-		n, cols := m.Dims()
-		spectrum := l.Singular
-		signal := min(signalRank(spectrum, norm, int(n), int(cols)), l.A.Rows)
+		spectrum, signal := l.Singular, signalRank(l, s.rowSquares, s.colSquares)
 		l = l.withoutNoise()
 		p := &adapter.Pair{Target: base.Name, Expert: -1}
 		name := base.Name
