@@ -134,7 +134,7 @@ func TestFit(t *testing.T) {
 		{"what it needs for one sequence", r.forecast(one, opt, held), func(f fitted) bool { return f.limit < c.limit()/4 && !f.opt.Stream }},
 		{"what it needs without the base", r.forecast(one, streamed, held), func(f fitted) bool { return f.opt.Stream }},
 	} {
-		r.cfg.Memory, r.cfg.tokensAtOnce = l.memory, 0
+		r.cfg.Memory, r.cfg.tokensAtOnce = margined(l.memory), 0
 		f, err := r.choose(held)
 		if err != nil {
 			t.Fatalf("%s: %v", l.what, err)

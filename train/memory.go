@@ -100,7 +100,12 @@ const (
 	smallHead = 4 << 20
 	// decoding is how many tokens' products take as long as decoding the weights does, about.
 	decoding = 40
+	// margin, in percent, is left of the memory given: forecasts are that exact.
+	margin = 6
 )
+
+// margined is need with the margin that memory given must have.
+func margined(need int64) int64 { return need + need*margin/100 }
 
 // choose says what a pass is and how much is kept between its halves, so that the run
 // stays under the memory that it was given and is as fast as it can be there. held is
@@ -125,7 +130,7 @@ func (r *runner) choose(held int64) (fitted, error) {
 		shapes[i] = a.shape(limit)
 	}
 	layers := len(r.base.Model.Layers)
-	fits := func(i int, opt model.Options) bool { return r.forecast(shapes[i], opt, held) <= c.Memory }
+	fits := func(i int, opt model.Options) bool { return margined(r.forecast(shapes[i], opt, held)) <= c.Memory }
 	for _, small := range []struct {
 		stream bool
 		head   int64
@@ -172,7 +177,7 @@ func (r *runner) choose(held int64) (fitted, error) {
 	}
 	opt := c.modelOptions()
 	opt.KeepLayers, opt.Stream, opt.HeadMemory = 0, true, smallHead
-	need := r.forecast(shapes[len(shapes)-1], opt, held)
+	need := margined(r.forecast(shapes[len(shapes)-1], opt, held))
 	return fitted{}, format.Usagef("the run needs about %d MB and is given %d: a shorter context or a lower rank needs less", need/1e6, c.Memory/1e6)
 }
 

@@ -125,3 +125,26 @@ func TestStream(t *testing.T) {
 		t.Errorf("%d bytes of %d were resident after a plain pass, %d after a streamed one", before, len(stored), after)
 	}
 }
+
+// TestDepth wants of a deeper model that a pass needs no more for each layer than its
+// input, whatever the rank, and more for more tokens and ranks.
+func TestDepth(t *testing.T) {
+	t.Parallel()
+	need := func(layers, tokens, rank int) int64 {
+		m := newModel(t, tiny{arch: "llama", layers: layers}.model(), Options{Threads: 2})
+		ranks := map[string]int{}
+		for _, n := range m.Matrices() {
+			ranks[n] = rank
+		}
+		return m.PassMemory(Shape{Tokens: tokens, Longest: tokens, Trained: tokens}, ranks, Options{})
+	}
+	const tokens = 40
+	for _, rank := range []int{1, 8} {
+		if got, want := need(12, tokens, rank)-need(4, tokens, rank), int64(8*4*tokens*16); got != want {
+			t.Errorf("rank %d: eight layers more need %d bytes more, want %d", rank, got, want)
+		}
+	}
+	if need(4, 2*tokens, 8) < need(4, tokens, 8)*3/2 || need(4, tokens, 8) <= need(4, tokens, 1) {
+		t.Error("more tokens or a higher rank need no more")
+	}
+}
