@@ -260,7 +260,8 @@ func plainMXFP4(e *plainWork, dst []byte, x []float32) {
 	}
 	nibbles32(&dst[1], &x[0], &e.lows[0], &e2m1Thresholds[0][0], blocks)
 	for b, d := range e.lows[:blocks] {
-		if !(e.tops[b] <= e2m1Reach*d) {
+		// Under the largest scales the highest levels are infinite, and nothing lies near them.
+		if !(e.tops[b] <= e2m1Reach*d) || d >= 0x1p124 {
 			encodeE2M1(dst[b*mxfp4Bytes+1:], x[b*legacyBlock:][:legacyBlock], d)
 		}
 	}
