@@ -28,7 +28,11 @@ for name in names:
     got = load_file(out)["logits"]
     with torch.no_grad():
         plain = model(input_ids=ids).logits[0]
-        want = PeftModel.from_pretrained(model, path).eval()(input_ids=ids).logits[0]
+        changed = PeftModel.from_pretrained(model, path).eval()
+        if "embed_tokens" in config["target_modules"] and model.config.tie_word_embeddings:
+            # Beside the model PEFT changes the lookup alone; merged, embedding and head are one matrix, as they are for graft.
+            changed = changed.merge_and_unload()
+        want = changed(input_ids=ids).logits[0]
     error = ((got - want).norm() / want.norm()).item()
     change = ((plain - want).norm() / want.norm()).item()
     print(f"{name:12} differs by {error:.1e} of the logits; the adapter changes them by {change:.1e}")

@@ -112,7 +112,7 @@ func TestNamesRefused(t *testing.T) {
 		"adapter: {rang: 8}":               "line 1: there is no setting adapter.rang; did you mean adapter.rank?",
 		"rank: 8":                          "did you mean adapter.rank?",
 		"lr: 1\nlearning_rate: 2":          "line 2: lr is given by lr already",
-		"use_dora: true":                   "use_dora is true, and can only be false",
+		"fan_in_fan_out: true":             "fan_in_fan_out is true, and can only be false",
 		"adapter: prefix":                  "there are lora and qlora",
 		"datasets: [{path: a}, {path: b}]": "a list of one file",
 		"- a":                              "list of settings",

@@ -62,7 +62,7 @@ func (m *Model) silence(b *bound, x kernel.Mat) {
 		return
 	}
 	for t := range x.Rows {
-		if !b.active[m.place(t)] {
+		if !b.active[m.place(t)-m.work.before] {
 			clear(x.Row(t))
 		}
 	}

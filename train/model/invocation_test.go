@@ -37,7 +37,7 @@ func TestInvocation(t *testing.T) {
 		settle(t, m, b, NewAdapter())
 		a = withInvocation(a, b, 5)
 		g := NewGrads(a)
-		b.Dropout = Dropout{P: 0.2, Seed: 1}
+		b.Dropout, b.Before = Dropout{P: 0.2, Seed: 1}, 100
 		if _, err := m.LossAndGrad(b, a, g); err != nil {
 			t.Fatal(err)
 		}
