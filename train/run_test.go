@@ -100,7 +100,7 @@ func TestLesson(t *testing.T) {
 	}
 	if rec.Config.Base != c.Base || len(rec.Inputs["base"]) != 1 || len(rec.Inputs["data"]) != 1 || len(rec.Inputs["held_out"]) != 1 ||
 		rec.Data.Records != 96 || rec.HeldOut != 24 || rec.Schedule.Total != 130 || rec.Schedule.Warmup != 4 || len(rec.Matrices) != 29 ||
-		len(rec.Result.Files) != 3 || rec.ChatTemplate == "" {
+		len(rec.Result.Files) != 4 || rec.ChatTemplate == "" {
 		t.Errorf("the record: %+v", rec)
 	}
 	svg, err := os.Open(filepath.Join(c.Output, CurveFile))
