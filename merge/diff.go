@@ -32,6 +32,10 @@ type TensorDiff struct {
 	Changed  int64   `json:"values_changed"` // elements whose values differ
 	Codes    int64   `json:"codes_changed"`  // codes that differ, for two tensors of one type with a grid, else -1
 	Elements int64   `json:"elements"`
+	// Spectrum is of the difference, where it was asked for.
+	Spectrum *Spectrum `json:"spectrum,omitempty"`
+
+	squares float64 // sum of the squared differences
 }
 
 // MetaDiff is a metadata key that two models do not agree on; a missing value is nil.
@@ -187,6 +191,7 @@ func diffTensor(ctx context.Context, t *TensorDiff, a, b *format.View) error {
 			}
 		}
 	}
+	t.squares = dd
 	switch {
 	case dd == 0:
 		t.Cosine = 1

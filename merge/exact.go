@@ -83,7 +83,7 @@ func (e *exacter) encode(dst, raw []byte, delta []float32, row int64) error {
 				f.M[b] = m
 				continue
 			}
-			wanted[s] = float64(f.M[b])*float64(f.Min[b*per+s]) - float64(d)
+			wanted[s] = float64(f.M[b])*float64(f.Min[b*per+s]) - float64(d) // exact: two float32
 		}
 		if f.Min != nil {
 			e.integers(&f.M[b], f.Min[b*per:(b+1)*per], wanted, uint64(row)*uint64(e.cols/g.Sub)+uint64(b*per))

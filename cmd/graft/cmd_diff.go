@@ -1,22 +1,33 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/gguf"
 	"github.com/graft-lora/graft/merge"
 )
 
+type diffOptions struct {
+	all, values bool
+	base        string
+	adapters    []string
+	spectrum    int
+	report      reportFlags
+}
+
 func newDiffCmd(a *app) *cobra.Command {
-	var all, values bool
+	var o diffOptions
 	cmd := &cobra.Command{
 		Use:   "diff A B",
-		Short: "Compare two models by meaning: values, codes, metadata, whatever they are stored as",
+		Short: "Compare two models or two adapters by meaning, whatever they are stored as",
 		Long: `diff compares two models tensor by tensor: a GGUF file with a Hugging Face folder, a
 quantized one with the 16-bit one, a merged one with its base. For each tensor
 that differs it prints
@@ -28,41 +39,183 @@ that differs it prints
   codes    how many codes differ, where both have one quantized type
 
   graft diff base.gguf merged.gguf
-  graft diff --values model-f16.gguf hf-folder      metadata may differ
+  graft diff --values model-f16.gguf hf-folder        metadata may differ
+  graft diff base.gguf merged.gguf --spectrum 16      how many directions each difference uses
+  graft diff base.gguf tuned.gguf --adapter lesson    how much of it the adapter explains
+  graft diff lesson lesson/adapter.gguf --base base.gguf
+  graft diff base.gguf merged.gguf --report diff.html
+
+Two adapters are compared by what they change, not by their factors: ranks, scales and
+formats may differ; --base is needed where their names do. Changes that differ by less
+than float16 rounds are the same.
 
 It exits with status 5 when they differ.` + exitStatus,
 		Args: args(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			x, err := arch.Open(args[0], arch.Options{})
-			if err != nil {
+			if err := o.report.check(); err != nil {
 				return err
 			}
-			defer x.Close()
-			y, err := arch.Open(args[1], arch.Options{})
-			if err != nil {
-				return err
-			}
-			defer y.Close()
-			d, err := merge.Diff(cmd.Context(), x, y, a.threads, func(done, total int) {
-				a.progress("compared %d of %d tensors", done, total)
-			})
-			if err != nil {
-				return err
-			}
-			if values {
-				d.Meta = nil
-			}
-			return a.printDiff(d, all)
+			return a.diff(cmd.Context(), args[0], args[1], &o)
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "list tensors that are equal too")
-	cmd.Flags().BoolVar(&values, "values", false, "compare tensors only, not metadata")
+	f := cmd.Flags()
+	f.BoolVar(&o.all, "all", false, "list tensors that are equal too")
+	f.BoolVar(&o.values, "values", false, "compare tensors only, not metadata")
+	f.StringVar(&o.base, "base", "", "of two adapters: the model they belong to")
+	f.StringArrayVar(&o.adapters, "adapter", nil, "PATH or PATH=FACTOR: say how much of the difference it explains (repeatable; they act together)")
+	f.IntVar(&o.spectrum, "spectrum", 0, "singular values to find of each matrix' difference")
+	o.report.add(cmd)
 	return cmd
+}
+
+func (a *app) diff(ctx context.Context, left, right string, o *diffOptions) error {
+	kinds := [2]bool{}
+	for i, p := range []string{left, right} {
+		kind, err := checkpoint.Sniff(p)
+		if err != nil {
+			return err
+		}
+		kinds[i] = kind.Adapter()
+	}
+	switch {
+	case kinds[0] && kinds[1]:
+		return a.diffAdapters(left, right, o)
+	case kinds[0] || kinds[1]:
+		return format.Usagef("one is a model and one an adapter: graft diff BASE TUNED --adapter ADAPTER says how much of a difference an adapter explains")
+	case o.base != "":
+		return format.Usagef("--base is for two adapters")
+	}
+	x, err := arch.Open(left, arch.Options{})
+	if err != nil {
+		return err
+	}
+	defer x.Close()
+	y, err := arch.Open(right, arch.Options{})
+	if err != nil {
+		return err
+	}
+	defer y.Close()
+	told := func(done, total int) { a.progress("compared %d of %d tensors", done, total) }
+	d, err := merge.Diff(ctx, x, y, a.threads, told)
+	if err != nil {
+		return err
+	}
+	if o.spectrum > 0 {
+		if err := d.Spectrum(ctx, x, y, o.spectrum, a.threads); err != nil {
+			return err
+		}
+	}
+	if o.values {
+		d.Meta = nil
+	}
+	var explained []*merge.Explained
+	var total merge.Explained
+	if len(o.adapters) > 0 {
+		adapters, err := openAdapters(o.adapters)
+		if err != nil {
+			return err
+		}
+		deltas, err := merge.NewDeltas(x, adapters)
+		if err != nil {
+			return err
+		}
+		sum, err := merge.Apply(x, deltas)
+		if err != nil {
+			return err
+		}
+		rest, err := merge.Diff(ctx, sum, y, a.threads, told)
+		if err != nil {
+			return err
+		}
+		explained, total = merge.ExplainedBy(d, rest)
+	}
+	if o.report.path != "" {
+		if err := diffPage(left, right, d, explained, &total).WriteFile(o.report.path, o.report.force); err != nil {
+			return err
+		}
+	}
+	if explained != nil {
+		return a.printExplained(d, explained, &total)
+	}
+	return a.printDiff(d, o.all)
+}
+
+// diffAdapters compares two adapters.
+func (a *app) diffAdapters(left, right string, o *diffOptions) error {
+	if len(o.adapters) > 0 || o.spectrum > 0 {
+		return format.Usagef("--adapter and --spectrum are for two models")
+	}
+	x, err := openAdapter(left)
+	if err != nil {
+		return err
+	}
+	y, err := openAdapter(right)
+	if err != nil {
+		return err
+	}
+	out := adapterOutput{base: o.base}
+	done, err := out.resolve(x, y)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if o.base == "" && x.Format != y.Format {
+		return format.Usagef("%s is of form %s and %s of %s: their names meet in the model they belong to, --base", left, x.Format, right, y.Format)
+	}
+	list, err := merge.DiffAdapters(x, y)
+	if err != nil {
+		return err
+	}
+	differ := 0
+	rows := [][]string{{"matrix", "", "rank", "norm", "norm of the difference", "cosine", "effective rank of it"}}
+	for _, p := range list {
+		if p.Status != "same" {
+			differ++
+		} else if !o.all {
+			continue
+		}
+		rows = append(rows, []string{p.Name, p.Status, fmt.Sprintf("%d, %d", p.RankA, p.RankB), fmt.Sprintf("%.4g, %.4g", p.NormA, p.NormB),
+			fmt.Sprintf("%.4g", p.Norm), fmt.Sprintf("%.4f", p.Cosine), fmt.Sprintf("%.1f", p.Effective)})
+	}
+	if o.report.path != "" {
+		if err := adapterDiffPage(left, right, list).WriteFile(o.report.path, o.report.force); err != nil {
+			return err
+		}
+	}
+	if a.json {
+		if err := a.printJSON(map[string]any{"same": differ == 0, "matrices": list}); err != nil {
+			return err
+		}
+	} else if len(rows) > 1 {
+		a.table(rows)
+	}
+	if differ == 0 {
+		a.result("the same: %d matrices", len(list))
+		return nil
+	}
+	return &format.CheckError{Reason: fmt.Sprintf("they differ: %d of %d matrices", differ, len(list))}
+}
+
+// printExplained shows how much of a difference adapters account for.
+func (a *app) printExplained(d *merge.ModelDiff, list []*merge.Explained, total *merge.Explained) error {
+	rows := [][]string{{"tensor", "norm of the difference", "left with the adapter", "explained"}}
+	for _, e := range append(list, total) {
+		rows = append(rows, []string{e.Name, fmt.Sprintf("%.4g", e.Norm), fmt.Sprintf("%.4g", e.Left), fmt.Sprintf("%.2f %%", 100*e.Share)})
+	}
+	if a.json {
+		return a.printJSON(map[string]any{"tensors": list, "total": total, "diff": d.JSON()})
+	}
+	a.table(rows)
+	a.result("the adapter explains %.2f %% of the difference", 100*total.Share)
+	return nil
 }
 
 func (a *app) printDiff(d *merge.ModelDiff, all bool) error {
 	differ := 0
 	rows := [][]string{{"tensor", "A", "B", "", "nmse", "cosine", "max", "values", "codes"}}
+	if slices.ContainsFunc(d.Tensors, func(t *merge.TensorDiff) bool { return t.Spectrum != nil }) {
+		rows[0] = append(rows[0], "held", "effective rank")
+	}
 	for _, t := range d.Tensors {
 		same := t.Status == "equal" || t.Status == "same values"
 		if !same {
@@ -80,6 +233,9 @@ func (a *app) printDiff(d *merge.ModelDiff, all bool) error {
 			row[7] = percent(float64(t.Changed), float64(t.Elements))
 			if t.Codes >= 0 {
 				row[8] = percent(float64(t.Codes), float64(t.Elements))
+			}
+			if p := t.Spectrum; p != nil {
+				row = append(row, fmt.Sprintf("%.2f %% by %d", 100*p.Held, p.Rank), fmt.Sprintf("%.1f", p.Effective))
 			}
 		}
 		rows = append(rows, row)

@@ -6,7 +6,6 @@ import (
 	"regexp"
 
 	"github.com/graft-lora/graft/format/adapter"
-	"github.com/graft-lora/graft/internal/fmath"
 	"github.com/graft-lora/graft/merge"
 )
 
@@ -23,29 +22,9 @@ func describePair(p *adapter.Pair) (pairInfo, error) {
 		return pairInfo{}, fmt.Errorf("%s: %w", name, err)
 	}
 	info := pairInfo{Name: name, Rows: p.B.Rows, Cols: p.A.Cols, Rank: p.Rank, Scale: p.Scale, DoRA: p.Magnitude != nil}
-	var total float64
-	for _, v := range s {
-		total += float64(v * v)
-	}
-	info.Norm = math.Sqrt(total)
+	info.Norm, info.Effective = merge.EffectiveRank(s)
 	info.RMS = info.Norm / math.Sqrt(float64(info.Rows)*float64(info.Cols))
-	info.Effective = effectiveRank(s, total)
 	return info, nil
-}
-
-// effectiveRank is e to the entropy of the singular values' shares of the squared
-// norm (Roy and Vetterli 2007, on squares): how many directions the change really uses.
-func effectiveRank(s []float64, total float64) float64 {
-	if total == 0 {
-		return 0
-	}
-	var h float64
-	for _, v := range s {
-		if p := v * v / total; p > 0 {
-			h -= float64(p * fmath.Log(p))
-		}
-	}
-	return fmath.Exp(h)
 }
 
 var layerNumber = regexp.MustCompile(`\.\d+\.`)

@@ -238,7 +238,7 @@ func contract(mid *stored, down Matrix) Matrix {
 		for q := range inner {
 			for i, d := range down.Row(q) {
 				for h, m := range mid.Row(r)[q*k : (q+1)*k] {
-					acc[i*k+h] += float64(m) * float64(d)
+					acc[i*k+h] += float64(m) * float64(d) // exact: two float32
 				}
 			}
 		}
@@ -301,7 +301,7 @@ func product(b, a Matrix) Matrix {
 		clear(acc)
 		for k, x := range b.Row(i) {
 			for j, y := range a.Row(k) {
-				acc[j] += float64(x) * float64(y)
+				acc[j] += float64(x) * float64(y) // exact: two float32
 			}
 		}
 		for j, x := range acc {

@@ -122,7 +122,7 @@ func (p *Pair) addBase(m *arch.Model) error {
 		clear(acc)
 		for j, w := range row {
 			for k, x := range in.Row(j) {
-				acc[k] += float64(w) * float64(x)
+				acc[k] += float64(w) * float64(x) // exact: two float32
 			}
 		}
 		for k, x := range acc {
