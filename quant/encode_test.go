@@ -34,7 +34,7 @@ func TestLargestFloats(t *testing.T) {
 	x := make([]float32, 32)
 	for _, v := range []float32{math.MaxFloat32, 0x1p127, 0x1.8p127, 0x1p126, 0x1.8p125, 0x1p124} {
 		for i := range x {
-			x[i] = v * float32(i-16) / 16
+			x[i] = v * (float32(i-16) / 16)
 		}
 		want, got := make([]byte, mxfp4Bytes), make([]byte, mxfp4Bytes)
 		encodeMXFP4(want, x, nil)
