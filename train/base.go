@@ -28,6 +28,8 @@ type Base struct {
 	Template  data.Template // nil if the model has none
 	// TemplateSource is the text of Template.
 	TemplateSource string
+
+	stops []int32 // tokens that end a generation, where the tokenizer does not say it
 }
 
 // OpenBase opens a GGUF file or a Hugging Face folder. Weights stay in the file.
@@ -66,6 +68,9 @@ func (b *Base) open(opt model.Options) error {
 			return err
 		}
 	}
+	if err := b.findStops(); err != nil {
+		return err
+	}
 	if b.Model, err = model.New(b.Source, opt); err != nil {
 		return fmt.Errorf("%s: %w", b.Path, err)
 	}
@@ -96,7 +101,7 @@ func (b *Base) UseTemplate(path string) error {
 
 // Encoder makes samples for this model, of up to context tokens.
 func (b *Base) Encoder(context int, o data.Options) *data.Encoder {
-	return &data.Encoder{Tokenizer: b.Tokenizer, Template: b.Template, Context: context, Options: o}
+	return &data.Encoder{Tokenizer: b.Tokenizer, Template: b.Template, Context: context, Stops: b.stopper(), Options: o}
 }
 
 // Close frees the model and closes its files. It may be called twice.

@@ -20,9 +20,11 @@ type Config struct {
 	Base string `json:"base" yaml:"base"` // the model: GGUF, safetensors or a Hugging Face folder
 	// Hold quantizes the base's layers as it is opened, one of [Holds]: for bases that
 	// are stored in full. Empty leaves it as it is.
-	Hold   string `json:"hold,omitempty" yaml:"hold,omitempty"`
-	Data   string `json:"data" yaml:"data"`     // what is learned: text, JSONL or JSON, plain, .gz or .zst
-	Output string `json:"output" yaml:"output"` // folder of the adapter, the log and the checkpoints
+	Hold string `json:"hold,omitempty" yaml:"hold,omitempty"`
+	Data string `json:"data,omitempty" yaml:"data,omitempty"` // what is learned: text, JSONL, JSON (plain, .gz or .zst) or Parquet
+	// Datasets are more files to learn from, with weights. See [Config.SetData].
+	Datasets []Dataset `json:"datasets,omitempty" yaml:"datasets,omitempty"`
+	Output   string    `json:"output" yaml:"output"` // folder of the adapter, the log and the checkpoints
 
 	// HeldOut is a file to evaluate on; without one, HeldOutPart of the data is held
 	// out, chosen by Seed (0: nothing is).
@@ -85,6 +87,10 @@ type Config struct {
 	Memory int64 `json:"memory" yaml:"memory"`
 	// TensorBoard writes [EventsFile] at the end.
 	TensorBoard bool `json:"tensorboard,omitempty" yaml:"tensorboard,omitempty"`
+	// DataCache is the folder in which the samples made of the data are kept, for this run
+	// and others on the same files. Empty is the user's cache, for files of some size;
+	// [NoDataCache] keeps none.
+	DataCache string `json:"data_cache,omitempty" yaml:"data_cache,omitempty"`
 	// KeepCheckpoints is how many of the latest checkpoints stay.
 	KeepCheckpoints int `json:"keep_checkpoints" yaml:"keep_checkpoints"`
 
@@ -218,7 +224,7 @@ func (c *Config) Check() error {
 	switch {
 	case c.Base == "":
 		return bad("no base is given")
-	case c.Data == "":
+	case c.Data == "" && len(c.Datasets) == 0:
 		return bad("no data is given")
 	case c.Output == "":
 		return bad("no output folder is given")
@@ -277,6 +283,9 @@ func (c *Config) Check() error {
 	if _, err := c.compute(); err != nil {
 		return err
 	}
+	if err := c.checkData(); err != nil {
+		return err
+	}
 	_, err := objective.New(c.Objective)
 	return err
 }
@@ -320,7 +329,7 @@ func (c *Config) schedule(steps int, lr float64) (optim.Schedule, optim.Schedule
 func (c Config) essence() Config {
 	c.Base, c.Data, c.HeldOut, c.Output, c.Adapter.From, c.ChatTemplate = "", "", "", "", "", ""
 	c.Threads, c.KeepLayers, c.HeadMemory, c.Memory, c.SaveEvery, c.KeepCheckpoints = 0, 0, 0, 0, 0, 0
-	c.TensorBoard = false
+	c.TensorBoard, c.DataCache, c.Datasets = false, "", withoutPaths(c.Datasets)
 	if c.Compute == "" { // of a run from before there was a choice
 		c.Compute = kernel.Float32.String()
 	}
@@ -361,6 +370,10 @@ func flatten(c Config) map[string]string {
 				walk(name+".", v)
 			case yaml.SequenceNode:
 				for j, e := range v.Content {
+					if e.Kind == yaml.MappingNode {
+						walk(fmt.Sprintf("%s.%d.", name, j+1), e)
+						continue
+					}
 					if j > 0 {
 						out[name] += ","
 					}

@@ -51,7 +51,7 @@ func (r *runner) finish(ctx context.Context) (Result, error) {
 	if err != nil {
 		return res, err
 	}
-	svg, err := Curve(lines, filepath.Base(r.cfg.Data)+" on "+filepath.Base(r.cfg.Base))
+	svg, err := Curve(lines, r.cfg.title()+" on "+filepath.Base(r.cfg.Base))
 	if err != nil {
 		return res, err
 	}

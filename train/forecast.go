@@ -41,6 +41,8 @@ type ahead struct {
 	next  int                   // sequence of the run
 	steps int                   // to make
 	take  func(from int) int    // sequences of the step that begins there
+
+	perEpoch int // sequences of an epoch
 }
 
 // mostAhead is how many sequences are looked at; of longer runs the rest is taken to be like them.
@@ -48,15 +50,15 @@ const mostAhead = 100_000
 
 // lookAhead prepares the view on what is to come.
 func (r *runner) lookAhead() *ahead {
-	a := &ahead{next: r.state.Sequences, steps: r.steps - r.state.Step}
+	a := &ahead{perEpoch: r.perEpoch, next: r.state.Sequences, steps: r.steps - r.state.Step}
 	for _, s := range r.train {
 		a.train = append(a.train, loadOf(s))
 	}
 	for _, s := range r.held {
 		a.held = append(a.held, loadOf(s))
 	}
-	a.epoch = func(epoch int) []int { return data.Order(len(r.train), r.cfg.Shuffle, r.cfg.Seed, epoch) }
-	a.take = r.cfg.take(len(r.train))
+	a.epoch = func(epoch int) []int { return data.Mix(r.parts, r.cfg.Shuffle, r.cfg.Seed, epoch) }
+	a.take = r.cfg.take(r.perEpoch)
 	return a
 }
 
@@ -82,11 +84,11 @@ func (a *ahead) training(limit int, f func(samples []int, l load)) float64 {
 		}
 		var samples []int
 		for i := range a.take(at) {
-			if n := len(a.train); (at+i)/n != epoch {
-				epoch = (at + i) / n
+			if (at+i)/a.perEpoch != epoch {
+				epoch = (at + i) / a.perEpoch
 				order = a.epoch(epoch)
 			}
-			samples = append(samples, order[(at+i)%len(a.train)])
+			samples = append(samples, order[(at+i)%a.perEpoch])
 		}
 		at += len(samples)
 		eachLoad(a.train, samples, limit, f)

@@ -76,7 +76,7 @@ func ownNames(n *yaml.Node) error {
 		typ, ok := known[name]
 		switch {
 		case !ok:
-			errs = append(errs, fmt.Errorf("line %d: there is no setting %s; did you mean %s?", key.Line, prefix+key.Value, nearest(name, known)))
+			errs = append(errs, fmt.Errorf("line %d: there is no setting %s; did you mean %s?", key.Line, prefix+key.Value, nearest(name, known, aliases)))
 		case typ.Kind() == reflect.Struct && value.Kind == yaml.MappingNode:
 			for i := 0; i+1 < len(value.Content); i += 2 {
 				put(name+".", value.Content[i], value.Content[i+1])
@@ -133,15 +133,9 @@ func translate(key string, value *yaml.Node) (string, *yaml.Node, bool, error) {
 			return "hold", text("nf4"), false, nil
 		}
 		return "", nil, true, nil
-	case key == "datasets":
-		if value.Kind == yaml.SequenceNode && len(value.Content) == 1 {
-			for i, d := 0, value.Content[0]; i+1 < len(d.Content); i += 2 {
-				if d.Content[i].Value == "path" {
-					return "data", d.Content[i+1], false, nil
-				}
-			}
-		}
-		return "", nil, false, errors.New("datasets must be a list of one file with its path")
+	case key == "data" && value.Kind == yaml.SequenceNode, key == "datasets":
+		name, list, err := ownDatasets(value)
+		return name, list, false, err
 	case key == "lr" && scalar && value.Value == "auto":
 		return "auto_lr", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: "true", Line: value.Line}, false, nil
 	case key == "adapter.layers" && value.Kind == yaml.SequenceNode:
@@ -152,6 +146,12 @@ func translate(key string, value *yaml.Node) (string, *yaml.Node, bool, error) {
 		return key, text(strings.Join(list, ",")), false, nil
 	case key == "adapter.init" && scalar && value.Value == "true":
 		return key, text("lora"), false, nil
+	case key == "test_datasets":
+		name, list, err := ownDatasets(value)
+		if err == nil && name != "data" {
+			err = errors.New("test_datasets must be one file with its path")
+		}
+		return "held_out", list, false, err
 	case key == "adapter.targets" && scalar:
 		return key, &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{value}, Line: value.Line}, false, nil
 	}
@@ -188,7 +188,7 @@ func fieldsOf(prefix string, t reflect.Type, into map[string]reflect.Type) {
 }
 
 // nearest is the name, graft's or another's, that is most like a key; among several the first.
-func nearest(key string, known map[string]reflect.Type) string {
+func nearest(key string, known map[string]reflect.Type, aliases map[string]string) string {
 	var names []string
 	for n := range known {
 		names = append(names, n)

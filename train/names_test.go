@@ -114,7 +114,7 @@ func TestNamesRefused(t *testing.T) {
 		"lr: 1\nlearning_rate: 2":          "line 2: lr is given by lr already",
 		"fan_in_fan_out: true":             "fan_in_fan_out is true, and can only be false",
 		"adapter: prefix":                  "there are lora and qlora",
-		"datasets: [{path: a}, {path: b}]": "a list of one file",
+		"datasets: [{path: a}, {pth: b}]":  "a data set has no setting pth; did you mean path?",
 		"- a":                              "list of settings",
 		"context: many":                    "line 1",
 		"a: 1\nb: 2":                       "line 2: there is no setting b",

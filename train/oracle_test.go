@@ -120,7 +120,8 @@ func TestRecordedCurve(t *testing.T) {
 			cfg.Steps, cfg.Batch, cfg.Accumulate, cfg.Shuffle = len(recorded.Curve), 2, 1, false
 			cfg.LR, cfg.Warmup, cfg.Optimizer.WeightDecay = 1e-3, 5, 0.01
 			cfg.Adapter.Float32, cfg.Context = c.float32, 64
-			r := &runner{cfg: cfg, base: base, objective: supervised(), told: func(Progress) {}, epoch: -1, train: samples}
+			r := &runner{cfg: cfg, base: base, objective: supervised(), told: func(Progress) {}, epoch: -1, train: samples,
+				parts: []data.Part{{Samples: len(samples), Weight: 1}}, perEpoch: len(samples)}
 			if r.lora, err = wrapLoRA(base.Model, recordedAdapter(t, base.Model, filepath.Join(dir, "init")), &cfg.Adapter, cfg.Seed); err != nil {
 				t.Fatal(err)
 			}

@@ -15,13 +15,15 @@ type Plan struct {
 	Parameters   int64      `json:"parameters"` // trained numbers
 	Matrices     int        `json:"matrices"`   // that the adapter changes
 	Data         data.Stats `json:"data"`
-	Notes        []string   `json:"notes,omitempty"` // what is cut off or left out
-	TrainOn      int        `json:"train_sequences"`
-	HeldOut      int        `json:"held_out_sequences"`
-	EpochTokens  int64      `json:"epoch_tokens"` // run in one time through the data
-	Steps        int        `json:"steps"`
-	Tokens       int64      `json:"tokens"` // run in training in all
-	Memory       int64      `json:"memory"` // resident, at the peak, bytes
+	// Datasets are the files, where they are several.
+	Datasets    []DatasetStats `json:"datasets,omitempty"`
+	Notes       []string       `json:"notes,omitempty"` // what is cut off or left out
+	TrainOn     int            `json:"train_sequences"`
+	HeldOut     int            `json:"held_out_sequences"`
+	EpochTokens int64          `json:"epoch_tokens"` // run in one time through the data
+	Steps       int            `json:"steps"`
+	Tokens      int64          `json:"tokens"` // run in training in all
+	Memory      int64          `json:"memory"` // resident, at the peak, bytes
 	// TokensPerSecond follows from two passes that were timed, and so does Seconds, for
 	// all of the run: evaluations, too.
 	TokensPerSecond float64 `json:"tokens_per_second"`
@@ -85,7 +87,7 @@ func MakePlan(ctx context.Context, c Config) (Plan, error) {
 		return Plan{}, err
 	}
 	p := Plan{Architecture: r.base.Source.Arch, Objective: r.objective.Objective.Name, Parameters: r.lora.count(), Matrices: len(r.lora.names),
-		Data: r.set.Stats, Notes: r.set.Stats.Notes(), TrainOn: len(r.train), HeldOut: r.heldAll, Steps: r.steps, LR: r.lr(), SuggestedLR: r.base.SuggestLR()}
+		Data: r.stats, Datasets: r.several(), Notes: r.notes, TrainOn: r.perEpoch, HeldOut: r.heldAll, Steps: r.steps, LR: r.lr(), SuggestedLR: r.base.SuggestLR()}
 	for _, v := range r.base.Source.Views {
 		n := int64(1)
 		for _, d := range v.Shape {
@@ -94,9 +96,14 @@ func MakePlan(ctx context.Context, c Config) (Plan, error) {
 		p.Weights += n
 	}
 	var trained int64
-	for i := range r.train {
-		p.EpochTokens += int64(r.train[i].Size())
-		trained += int64(r.train[i].Trained())
+	first := 0
+	for _, part := range r.parts {
+		for i := range r.train[first : first+part.Samples] {
+			s := &r.train[first+i]
+			p.EpochTokens += int64(part.Weight * float64(s.Size()))
+			trained += int64(part.Weight * float64(s.Trained()))
+		}
+		first += part.Samples
 	}
 	var perRank int64
 	for _, n := range r.lora.names {

@@ -23,7 +23,8 @@ type Record struct {
 	Tokenizer    string                  `json:"tokenizer_sha256"`
 	ChatTemplate string                  `json:"chat_template,omitempty"` // the template that rendered conversations
 	Samples      string                  `json:"samples_sha256"`          // tokens and masks that were trained on, and those held out
-	Data         data.Stats              `json:"data"`
+	Data         data.Stats              `json:"data"`                    // of all files
+	Datasets     []DatasetStats          `json:"datasets,omitempty"`      // of each, where they are several
 	TrainOn      int                     `json:"train_sequences"`
 	HeldOut      int                     `json:"held_out_sequences"`
 	Evaluated    int                     `json:"evaluated_sequences"` // of those held out
@@ -53,7 +54,7 @@ func (r *runner) record(res Result) Record {
 		Graft: Version(), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH, Kernel: cpu.Current().String(),
 		Config: r.cfg, Schedule: r.schedule, LR: r.lr(), Inputs: r.inputs,
 		Tokenizer: tokenizerDigest(r.base.Tokenizer), ChatTemplate: r.base.TemplateSource,
-		Samples: r.samples, Data: r.set.Stats, TrainOn: len(r.train), HeldOut: r.heldAll, Evaluated: len(r.held),
+		Samples: r.samples, Data: r.stats, Datasets: r.several(), TrainOn: len(r.train), HeldOut: r.heldAll, Evaluated: len(r.held),
 		Architecture: r.base.Source.Arch, Matrices: r.lora.names, Result: res,
 	}
 }

@@ -82,8 +82,12 @@ type Expected struct {
 type runner struct {
 	cfg       Config
 	base      *Base
-	set       *data.Set
-	train     []data.Sample
+	train     []data.Sample // of all files, one after another
+	parts     []data.Part   // of them
+	perEpoch  int           // sequences that come in an epoch
+	datasets  []DatasetStats
+	stats     data.Stats // of all files
+	notes     []string   // what is cut off or left out
 	held      []data.Sample
 	heldAll   int // before EvalLimit
 	inputs    map[string][]FileDigest
@@ -129,6 +133,11 @@ func Run(ctx context.Context, c Config, mode Mode, progress func(Progress)) (Res
 	}
 	r, err := open(c, progress)
 	if err != nil {
+		if mode != Resume {
+			// The run has not begun: its folder is free for another try.
+			os.Remove(filepath.Join(c.Output, ConfigFile))
+			os.Remove(c.Output) // if that was all
+		}
 		return Result{}, err
 	}
 	defer r.base.Close()
@@ -144,16 +153,14 @@ func open(c Config, progress func(Progress)) (*runner, error) {
 	if progress == nil {
 		progress = func(Progress) {}
 	}
-	o, err := objective.New(c.Objective)
-	if err != nil {
-		return nil, err
-	}
 	base, err := OpenHeld(c.Base, c.Hold, c.modelOptions())
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{cfg: c, base: base, objective: &preferences{Objective: o}, told: progress, epoch: -1, t0: time.Now(), inputs: map[string][]FileDigest{}}
-	err = r.read()
+	r, err := newRunner(base, c, progress)
+	if err == nil {
+		err = r.read()
+	}
 	if err == nil && c.Adapter.From != "" {
 		err = r.startFrom(c.Adapter.From)
 	}
@@ -162,6 +169,15 @@ func open(c Config, progress func(Progress)) (*runner, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// newRunner prepares a run of c on base.
+func newRunner(base *Base, c Config, progress func(Progress)) (*runner, error) {
+	o, err := objective.New(c.Objective)
+	if err != nil {
+		return nil, err
+	}
+	return &runner{cfg: c, base: base, objective: &preferences{Objective: o}, told: progress, epoch: -1, t0: time.Now(), inputs: map[string][]FileDigest{}}, nil
 }
 
 // ResumeConfig gives the settings that the run in dir was begun with, whose Output is dir.
@@ -271,39 +287,38 @@ func (r *runner) read() error {
 	if r.inputs["base"], err = digestFiles(r.base.files()...); err != nil {
 		return err
 	}
-	if r.inputs["data"], err = digestFiles(c.Data); err != nil {
+	enc, err := r.encoder()
+	if err != nil {
 		return err
 	}
-	if c.ChatTemplate != "" {
-		if r.inputs["chat_template"], err = digestFiles(c.ChatTemplate); err != nil {
-			return err
-		}
-		if err := r.base.UseTemplate(c.ChatTemplate); err != nil {
-			return err
-		}
-	}
-	enc := r.base.Encoder(c.Context, c.Samples)
-	if r.set, err = ReadExamples(enc, r.objective.Objective, c.Data, c.Fields); err != nil {
+	if err := r.readData(enc); err != nil {
 		return err
 	}
-	r.train = r.set.Samples
-	for _, note := range r.set.Stats.Notes() {
-		r.told(Progress{Phase: "reading", Note: c.Data + ": " + note})
-	}
-	switch {
-	case c.HeldOut != "":
+	if c.HeldOut != "" {
 		if r.inputs["held_out"], err = digestFiles(c.HeldOut); err != nil {
 			return err
 		}
-		held, err := ReadExamples(enc, r.objective.Objective, c.HeldOut, c.Fields)
+		held, err := r.readSet(enc, r.inputs["held_out"][0], c.Fields)
 		if err != nil {
 			return err
 		}
 		r.held = held.Samples
-	case c.HeldOutPart > 0:
-		r.train, r.held = data.Split(r.train, c.HeldOutPart, c.Seed)
 	}
 	return nil
+}
+
+// encoder makes the samples of the run, with the template that it asks for.
+func (r *runner) encoder() (_ *data.Encoder, err error) {
+	c := &r.cfg
+	if c.ChatTemplate != "" {
+		if r.inputs["chat_template"], err = digestFiles(c.ChatTemplate); err != nil {
+			return nil, err
+		}
+		if err := r.base.UseTemplate(c.ChatTemplate); err != nil {
+			return nil, err
+		}
+	}
+	return r.base.Encoder(c.Context, c.Samples), nil
 }
 
 // startFrom takes an adapter that exists for the one to train.
@@ -356,15 +371,15 @@ func (r *runner) run(ctx context.Context, from *state) (Result, error) {
 // ready makes the adapter, the optimizer and the schedule.
 func (r *runner) ready(ctx context.Context) (err error) {
 	c := &r.cfg
-	if len(r.train) == 0 {
-		return fmt.Errorf("%s: nothing is left to train on", c.Data)
+	if r.perEpoch == 0 {
+		return fmt.Errorf("%s: nothing is left to train on", c.title())
 	}
 	r.samples = data.Digest(r.train) + "+" + data.Digest(r.held)
 	r.heldAll = len(r.held)
 	if c.EvalLimit > 0 && len(r.held) > c.EvalLimit {
 		r.held = r.held[:c.EvalLimit]
 	}
-	r.steps = c.steps(len(r.train))
+	r.steps = c.steps(r.perEpoch)
 	if r.rate, r.schedule, err = c.schedule(r.steps, r.lr()); err != nil {
 		return err
 	}
@@ -452,13 +467,13 @@ func (r *runner) plan() string {
 
 // next takes the samples of the next step.
 func (r *runner) next() []data.Sample {
-	n := len(r.train)
+	n := r.perEpoch
 	var samples []data.Sample
 	for i := range r.cfg.take(n)(r.state.Sequences) {
 		at := r.state.Sequences + i
 		if at/n != r.epoch {
 			r.epoch = at / n
-			r.order = data.Order(n, r.cfg.Shuffle, r.cfg.Seed, r.epoch)
+			r.order = data.Mix(r.parts, r.cfg.Shuffle, r.cfg.Seed, r.epoch)
 		}
 		samples = append(samples, r.train[r.order[at%n]])
 	}
@@ -504,7 +519,7 @@ func (r *runner) loop(ctx context.Context) error {
 		took := time.Since(begun).Seconds()
 		speed := float64(got.tokens) / took
 		r.pace, r.perStep = average(r.pace, speed), average(r.perStep, took)
-		err = r.log.write(LogLine{Step: s.Step, Epoch: float64(s.Sequences) / float64(len(r.train)), Loss: got.loss, LR: &lr,
+		err = r.log.write(LogLine{Step: s.Step, Epoch: float64(s.Sequences) / float64(r.perEpoch), Loss: got.loss, LR: &lr,
 			GradNorm: got.norm, Trained: got.trained, Tokens: got.tokens, Preferences: got.preferences}, speed)
 		if err != nil {
 			return err

@@ -101,6 +101,7 @@ func TestNextSamples(t *testing.T) {
 	for i := range 5 {
 		r.train = append(r.train, data.Sample{Lines: []int{i}})
 	}
+	r.parts, r.perEpoch = []data.Part{{Samples: 5, Weight: 1}}, 5
 	var seen []int
 	for range c.steps(5) {
 		got := r.next()

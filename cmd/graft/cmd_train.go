@@ -30,6 +30,7 @@ type trainOptions struct {
 	showMask int
 	memory   string
 	plan     bool
+	data     []string
 }
 
 // rate is the flag of the learning rate.
@@ -72,8 +73,9 @@ adapter as a PEFT folder and as a GGUF file, the log (JSONL), the loss curve
   graft train --resume -o lesson                                     go on after a kill: the same bytes
   graft train run.yaml
 
-DATA is plain text, or JSONL (also .gz, .zst) of {"messages": [...]},
+DATA is plain text, or JSONL (also .gz, .zst) or Parquet of {"messages": [...]},
 {"prompt": ..., "completion": ...} or {"text": ...}. Only answers are trained.
+Several files mix by weight: --data a.jsonl --data b.parquet=0.5.
 For preferences, {"prompt": ..., "chosen": ..., "rejected": ...}, or for kto
 {"prompt": ..., "completion": ..., "label": true or false}.
 
@@ -105,7 +107,7 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	c, f := &o.cfg, cmd.Flags()
 	f.StringVar(&c.Base, "base", c.Base, "model to train on: GGUF, safetensors or Hugging Face folder")
 	f.StringVar(&c.Hold, "hold", c.Hold, "quantize a base stored in full as it is opened: "+strings.Join(train.Holds(), ", "))
-	f.StringVar(&c.Data, "data", c.Data, "what is learned: text or JSONL, plain, .gz or .zst")
+	o.addDataFlags(f)
 	f.StringVarP(&c.Output, "output", "o", c.Output, "folder for the adapter, the log and the checkpoints")
 	f.BoolVar(&o.resume, "resume", false, "go on from the last checkpoint in the output folder")
 	f.BoolVar(&o.force, "force", false, "replace an output folder that holds another run")
@@ -193,6 +195,7 @@ func (o *trainOptions) config(cmd *cobra.Command, args []string) (train.Config, 
 	if o.exclude != "" {
 		o.cfg.Adapter.Exclude = strings.Split(o.exclude, ",")
 	}
+	o.setData(&o.cfg)
 	cfg := o.cfg
 	if len(args) == 1 {
 		file, err := train.LoadConfig(args[0])
@@ -201,7 +204,11 @@ func (o *trainOptions) config(cmd *cobra.Command, args []string) (train.Config, 
 		}
 		// Flags are bound to o.cfg: parse those that were given over the file's settings.
 		given := map[string]string{}
-		cmd.Flags().Visit(func(f *pflag.Flag) { given[f.Name] = f.Value.String() })
+		cmd.Flags().Visit(func(f *pflag.Flag) {
+			if f.Value.Type() != "stringArray" { // which are not bound to settings
+				given[f.Name] = f.Value.String()
+			}
+		})
 		o.cfg = file
 		o.targets, o.exclude = strings.Join(file.Adapter.Targets, ","), strings.Join(file.Adapter.Exclude, ",")
 		for name, value := range given {
@@ -306,6 +313,9 @@ func (a *app) trainPlan(ctx context.Context, cfg train.Config) error {
 		p.Percent(), count(p.Weights), p.Objective)
 	a.result("data       %s: %s tokens, of which %s are trained; the longest has %d", plural(p.Data.Records, "record"), count(int64(p.Data.Tokens)),
 		count(int64(p.Data.Trained)), p.Data.Longest)
+	for _, d := range p.Datasets {
+		a.result("           %s: %d of its %s an epoch (weight %g)", d.Path, d.PerEpoch, plural(d.TrainOn, "sequence"), d.Weight)
+	}
 	for _, n := range p.Notes {
 		a.result("           %s", n)
 	}
@@ -327,15 +337,11 @@ func (a *app) showMask(cfg train.Config, n int) error {
 		return err
 	}
 	defer base.Close()
-	o, err := objective.New(cfg.Objective)
-	if err != nil {
-		return format.Usagef("%v", err)
-	}
-	set, err := train.ReadExamples(base.Encoder(cfg.Context, cfg.Samples), o, cfg.Data, cfg.Fields)
+	samples, err := train.ReadData(base, cfg)
 	if err != nil {
 		return err
 	}
-	for _, s := range set.Samples[:min(n, len(set.Samples))] {
+	for _, s := range samples[:min(n, len(samples))] {
 		if err := data.ShowMask(a.out, base.Tokenizer, s, isTerminal(a.out)); err != nil {
 			return err
 		}

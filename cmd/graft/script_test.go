@@ -22,8 +22,8 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs the command lines of testdata/script with the real command. Each
-// script finds the fixtures in $WORK, and the shared folder as $SHARED (see the
-// condition [shared]). Besides testscript's own commands there are
+// script finds the fixtures in $WORK, Parquet files in $PARQUET, and the shared folder
+// as $SHARED (see the condition [shared]). Besides testscript's own commands there are
 //
 //	status N graft args...   runs a command and checks its exit status
 //	damage file offset hex   overwrites bytes of a file
@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SHARED", shared)
+			env.Setenv("PARQUET", filepath.Join(testutil.Root(), "train", "data", "testdata"))
 			_, err := fixtures.Write(env.WorkDir, fixtures.Model, fixtures.Train, fixtures.Eval, fixtures.Text)
 			return err
 		},

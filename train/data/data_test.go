@@ -248,7 +248,7 @@ func TestTruncationIsCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	st := set.Stats
-	if st.Truncated != 1 || !slices.Equal(st.TruncatedLines, []int{2}) || st.CutTokens < 1 || st.NoEnd != 1 || st.Longest != 16 || st.Samples != 2 {
+	if st.Truncated != 1 || !slices.Equal(st.TruncatedLines, []int{2}) || st.CutTokens < 1 || st.NoEnd != 0 || st.Longest != 16 || st.Samples != 2 {
 		t.Errorf("%+v", st)
 	}
 	if n := st.Notes(); len(n) != 1 || !strings.Contains(n[0], "1 of 2 records are longer than the context") || !strings.Contains(n[0], "(line 2)") {

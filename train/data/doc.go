@@ -1,7 +1,7 @@
 // Package data turns files of text, conversations and questions with answers into
 // token sequences with a loss mask.
 //
-// A file is plain text, JSONL, or a JSON array, and any of these compressed with gzip
+// A file is Parquet, or plain text, JSONL, or a JSON array, and any of these three compressed with gzip
 // or zstd; what it is, is told by its content. Each JSON record is one of the shapes
 // of the field: {"messages": […]}, {"prompt": …, "completion": …}, {"text": …},
 // ShareGPT's and Alpaca's; other names of fields are mapped by [Fields]. A record becomes a [Sample]: token ids, and

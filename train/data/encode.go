@@ -19,6 +19,9 @@ type Encoder struct {
 	Tokenizer *tokenizer.Tokenizer
 	Template  Template // nil if the model has none
 	Context   int      // longest sample in tokens, at least 2
+	// Stops says whether a generation of the deployed model ends at a token; nil asks
+	// the tokenizer.
+	Stops func(id int32) bool
 	Options
 }
 
@@ -41,6 +44,12 @@ type Options struct {
 	// Untrained says what happens to a record without a trained token: "" or
 	// "error"; "drop".
 	Untrained string `json:"untrained,omitempty" yaml:"untrained,omitempty"`
+	// Masked says what [Encoder.Check] does with a set of which less than 2 % of the
+	// tokens are trained: "" or "error"; "allow".
+	Masked string `json:"masked,omitempty" yaml:"masked,omitempty"`
+	// Endless says what it does with answers after which the model would not stop: ""
+	// or "error"; "allow".
+	Endless string `json:"endless,omitempty" yaml:"endless,omitempty"`
 	// Pack puts several samples into a sequence, without attention between them.
 	Pack bool `json:"pack,omitempty" yaml:"pack,omitempty"`
 }
@@ -52,6 +61,7 @@ func (o Options) check() error {
 	}{
 		{"chat", o.Chat, "auto always never"}, {"train", o.Train, "answers last all"},
 		{"long", o.Long, "truncate drop error"}, {"untrained", o.Untrained, "error drop"},
+		{"masked", o.Masked, "error allow"}, {"endless", o.Endless, "error allow"},
 	} {
 		if c.value != "" && !strings.Contains(" "+c.allowed+" ", " "+c.value+" ") {
 			return fmt.Errorf("data: %s is %q: it can be %s", c.name, c.value, strings.ReplaceAll(c.allowed, " ", ", "))

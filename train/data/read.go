@@ -81,9 +81,12 @@ func ReadText(path string) (string, error) {
 	return text, nil
 }
 
-// IsRecords says whether the file at path holds JSON records: its first character
-// that is no space is a brace or bracket that opens a JSON value of records.
+// IsRecords says whether the file at path holds records: it is a Parquet file, or its
+// first character that is no space is a brace or bracket that opens a JSON value of records.
 func IsRecords(path string) (bool, error) {
+	if ok, err := isParquet(path); ok || err != nil {
+		return ok, err
+	}
 	r, err := open(path)
 	if err != nil {
 		return false, err
@@ -113,14 +116,22 @@ func IsRecords(path string) (bool, error) {
 
 // raw is a JSON object as it stands in a file.
 type raw struct {
-	line   int // of its first byte, from 1; for an array, that of the record
+	line   int // of its first byte, from 1; for an array, that of the record; for Parquet, the row
 	fields map[string]json.RawMessage
 }
 
-// records iterates over the JSON objects of a file, one per line or in one array.
+// records iterates over the JSON objects of a file, one per line or in one array, or
+// over the rows of a Parquet file.
 // Empty lines are skipped; anything else that is no object is an error with its line.
 func records(path string) iter.Seq2[raw, error] {
 	return func(yield func(raw, error) bool) {
+		if ok, err := isParquet(path); err != nil {
+			yield(raw{}, err)
+			return
+		} else if ok {
+			parquetRecords(path, yield)
+			return
+		}
 		r, err := open(path)
 		if err != nil {
 			yield(raw{}, err)

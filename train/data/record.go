@@ -21,6 +21,17 @@ type Fields struct {
 	Label      string `json:"label,omitempty" yaml:"label,omitempty"`
 }
 
+// Over is f where it names something, else other.
+func (f Fields) Over(other Fields) Fields {
+	for _, x := range []struct{ mine, others *string }{
+		{&f.Messages, &other.Messages}, {&f.Prompt, &other.Prompt}, {&f.Completion, &other.Completion}, {&f.Text, &other.Text},
+		{&f.Chosen, &other.Chosen}, {&f.Rejected, &other.Rejected}, {&f.Label, &other.Label},
+	} {
+		*x.mine = or(*x.mine, *x.others)
+	}
+	return f
+}
+
 // Record is one record before it is tokenized. Exactly one of Messages, Pair and
 // Text is given.
 type Record struct {
@@ -139,16 +150,17 @@ func readPair(r *Record, f Fields, fields map[string]json.RawMessage) error {
 // shareGPTRoles are the names of speakers in ShareGPT's records.
 var shareGPTRoles = map[string]string{
 	"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
-	"bing": "assistant", "bard": "assistant", "tool": "tool", "observation": "tool",
+	"bing": "assistant", "bard": "assistant", "model": "assistant", "tool": "tool", "observation": "tool", "function_response": "tool",
 }
 
-// readShareGPT reads turns of {"from": …, "value": …}; some data sets have messages
-// under that name.
+// readShareGPT reads turns of {"from": …, "value": …}, and what the record may have in
+// "system" before them; some data sets have messages under that name.
 func readShareGPT(r *Record, _ Fields, fields map[string]json.RawMessage) error {
 	var turns []struct {
-		From  string
-		Value *string
-		Train *bool
+		From   string
+		Value  *string
+		Train  *bool
+		Weight *float64
 	}
 	if err := json.Unmarshal(fields["conversations"], &turns); err != nil {
 		return fmt.Errorf("field conversations: %w", err)
@@ -166,17 +178,29 @@ func readShareGPT(r *Record, _ Fields, fields map[string]json.RawMessage) error 
 				strings.Join(slices.Sorted(maps.Keys(shareGPTRoles)), ", "))
 		}
 		m := NewMessage(role, *t.Value)
-		m.Train = m.Train && (t.Train == nil || *t.Train)
+		if err := m.flags(t.Train, t.Weight); err != nil {
+			return fmt.Errorf("field conversations: turn %d: %w", i+1, err)
+		}
 		r.Messages = append(r.Messages, m)
+	}
+	if b := fields["system"]; len(b) > 0 && string(b) != "null" && r.Messages[0].Role != "system" {
+		system, err := str("system", b)
+		if err != nil {
+			return err
+		}
+		if system != "" {
+			r.Messages = slices.Insert(r.Messages, 0, NewMessage("system", system))
+		}
 	}
 	return r.readTools(fields)
 }
 
 // readAlpaca reads an instruction, what it is about (which may be missing or empty),
-// and the answer. The two former are the prompt, with an empty line between them.
+// and the answer. The two former are the prompt, with an empty line between them. What
+// "system" says, if it is there, goes before as a message of its own.
 func readAlpaca(r *Record, _ Fields, fields map[string]json.RawMessage) error {
-	var parts [3]string
-	for i, n := range []string{"instruction", "input", "output"} {
+	var parts [4]string
+	for i, n := range []string{"instruction", "input", "output", "system"} {
 		b, ok := fields[n]
 		if !ok || string(b) == "null" {
 			continue
@@ -188,6 +212,10 @@ func readAlpaca(r *Record, _ Fields, fields map[string]json.RawMessage) error {
 	}
 	if parts[1] != "" {
 		parts[0] += "\n\n" + parts[1]
+	}
+	if parts[3] != "" {
+		r.Messages = []Message{NewMessage("system", parts[3]), NewMessage("user", parts[0]), NewMessage("assistant", parts[2])}
+		return nil
 	}
 	r.Pair = &[2]string{parts[0], parts[2]}
 	return nil
@@ -201,8 +229,17 @@ func readMessages(r *Record, f Fields, fields map[string]json.RawMessage) (err e
 	return r.readTools(fields)
 }
 
+// readTools reads the tools of a record: a list, or the text of one in JSON, which is
+// how tables hold them.
 func (r *Record) readTools(fields map[string]json.RawMessage) (err error) {
 	if t, ok := fields["tools"]; ok {
+		var text string
+		if len(t) > 0 && t[0] == '"' && json.Unmarshal(t, &text) == nil {
+			if text == "" {
+				return nil
+			}
+			t = json.RawMessage(text)
+		}
 		if r.Tools, err = decode(t); err != nil {
 			return fmt.Errorf("field tools: %w", err)
 		}
@@ -218,6 +255,15 @@ func str(name string, b json.RawMessage) (s string, err error) {
 		return "", fmt.Errorf("field %s: %w", name, err)
 	}
 	return s, nil
+}
+
+// flags takes a message out of the loss if its own "train" or "weight" says so.
+func (m *Message) flags(train *bool, weight *float64) error {
+	if weight != nil && *weight != 0 && *weight != 1 {
+		return fmt.Errorf("weight %v is neither 0 nor 1", *weight)
+	}
+	m.Train = m.Train && (train == nil || *train) && (weight == nil || *weight == 1)
+	return nil
 }
 
 // messages reads a conversation. A message's own "train" (true or false), or
@@ -246,14 +292,8 @@ func messages(name string, b json.RawMessage) ([]Message, error) {
 			return nil, fmt.Errorf("%s has no role", where)
 		}
 		m := Message{Role: *flags.Role, Train: *flags.Role == "assistant"}
-		if flags.Train != nil {
-			m.Train = m.Train && *flags.Train
-		}
-		if flags.Weight != nil {
-			if *flags.Weight != 0 && *flags.Weight != 1 {
-				return nil, fmt.Errorf("%s: weight %v is neither 0 nor 1", where, *flags.Weight)
-			}
-			m.Train = m.Train && *flags.Weight == 1
+		if err := m.flags(flags.Train, flags.Weight); err != nil {
+			return nil, fmt.Errorf("%s: %w", where, err)
 		}
 		v, err := decode(b)
 		if err != nil {

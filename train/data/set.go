@@ -28,9 +28,18 @@ type Stats struct {
 	DroppedLong      int   `json:"dropped_long"`
 	DroppedUntrained int   `json:"dropped_untrained"`
 	DroppedLines     []int `json:"dropped_lines,omitempty"`
-	// NoEnd are conversations of which no trained token ends a turn: what is learned
-	// from them does not stop.
-	NoEnd int `json:"no_end"`
+	// NoEnd are records, not cut off, of which no trained token is one that a generation
+	// stops at: what is learned from them does not stop. See [Encoder.Check].
+	NoEnd      int   `json:"no_end"`
+	NoEndLines []int `json:"no_end_lines,omitempty"`
+}
+
+// And is what two files come to together. Lines of files are named by none.
+func (s Stats) And(o Stats) Stats {
+	return Stats{Records: s.Records + o.Records, Samples: s.Samples + o.Samples, Sequences: s.Sequences + o.Sequences,
+		Tokens: s.Tokens + o.Tokens, Trained: s.Trained + o.Trained, Longest: max(s.Longest, o.Longest),
+		Truncated: s.Truncated + o.Truncated, CutTokens: s.CutTokens + o.CutTokens,
+		DroppedLong: s.DroppedLong + o.DroppedLong, DroppedUntrained: s.DroppedUntrained + o.DroppedUntrained, NoEnd: s.NoEnd + o.NoEnd}
 }
 
 // Lines that are named in an error or kept in Stats, at most.
@@ -70,7 +79,7 @@ func (s Stats) Notes() (notes []string) {
 		notes = append(notes, fmt.Sprintf("%d of %d records are left out: %d too long, %d without a token to train on (%s)",
 			n, s.Records, s.DroppedLong, s.DroppedUntrained, lineList(s.DroppedLines, n)))
 	}
-	if s.NoEnd > s.Truncated {
+	if s.NoEnd > 0 {
 		notes = append(notes, fmt.Sprintf("in %d of %d records no trained token ends the answer: what is learned from them does not stop",
 			s.NoEnd, s.Records))
 	}
@@ -193,7 +202,8 @@ func (e *Encoder) cut(s *Sample) int {
 
 func (t *taker) add(s Sample, line int) {
 	e, st := t.e, &t.set.Stats
-	if s.longest() > e.Context {
+	whole := s.longest() <= e.Context
+	if !whole {
 		switch e.Long {
 		case "drop":
 			st.DroppedLong++
@@ -221,8 +231,9 @@ func (t *taker) add(s Sample, line int) {
 		}
 		return
 	}
-	if !e.ends(s) {
+	if whole && !(e.ends(s) && (s.Rejected == nil || e.ends(*s.Rejected))) {
 		st.NoEnd++
+		st.NoEndLines = name(st.NoEndLines, line)
 	}
 	t.set.Samples = append(t.set.Samples, s)
 }
@@ -240,10 +251,10 @@ func (t *taker) finish(path string) error {
 	return nil
 }
 
-// ends says whether a trained token of s ends a turn.
+// ends says whether a generation stops at a trained token of s.
 func (e *Encoder) ends(s Sample) bool {
 	for i := len(s.IDs) - 1; i >= 0; i-- {
-		if s.Train[i] && e.Tokenizer.IsEOG(s.IDs[i]) {
+		if s.Train[i] && e.stops(s.IDs[i]) {
 			return true
 		}
 	}
