@@ -42,6 +42,9 @@ type Config struct {
 	// Objective is what the adapter is trained for; the plain loss when it is empty.
 	Objective objective.Settings `json:"objective,omitzero" yaml:"objective,omitempty"`
 
+	// Distill is a larger model to learn from beside the data.
+	Distill DistillConfig `json:"distill,omitzero" yaml:"distill,omitempty"`
+
 	// A step trains on Batch sequences at once, Accumulate times.
 	Batch      int                    `json:"batch" yaml:"batch"`
 	Accumulate int                    `json:"accumulate" yaml:"accumulate"`
@@ -77,6 +80,11 @@ type Config struct {
 	// KeepBest writes the adapter as it was at the best evaluation, in place of the last.
 	KeepBest bool `json:"keep_best,omitempty" yaml:"keep_best,omitempty"`
 
+	// SamplePrompts are answered at every evaluation, by up to SampleTokens tokens each: the
+	// answers go into the log and the report, and change nothing else.
+	SamplePrompts []string `json:"sample_prompts,omitempty" yaml:"sample_prompts,omitempty"`
+	SampleTokens  int      `json:"sample_tokens,omitempty" yaml:"sample_tokens,omitempty"`
+
 	// What follows changes how fast a run is and what memory it needs, and no byte of
 	// its result; a run may be resumed with other values.
 	Threads    int   `json:"threads" yaml:"threads"`         // 0: one for each processor
@@ -85,6 +93,8 @@ type Config struct {
 	// Memory is how many bytes of resident memory the run may take in all: as many layers
 	// keep their activations as fit, in place of KeepLayers. 0 leaves it to KeepLayers.
 	Memory int64 `json:"memory" yaml:"memory"`
+	// Report is where [ReportFile] is written instead of the output folder.
+	Report string `json:"report,omitempty" yaml:"report,omitempty"`
 	// TensorBoard writes [EventsFile] at the end.
 	TensorBoard bool `json:"tensorboard,omitempty" yaml:"tensorboard,omitempty"`
 	// DataCache is the folder in which the samples made of the data are kept, for this run
@@ -171,7 +181,9 @@ func DefaultConfig() Config {
 		EvalLimit:   64,
 		SaveEvery:   50,
 		HeadMemory:  32 << 20,
-		Compute:     kernel.Float32.String(),
+
+		SampleTokens: 64,
+		Compute:      kernel.Float32.String(),
 
 		KeepCheckpoints: 2,
 	}
@@ -256,6 +268,8 @@ func (c *Config) Check() error {
 		return bad("patience and keep_best need held-out data to evaluate on")
 	case c.Patience > 0 && c.EvalEvery == 0:
 		return bad("patience counts evaluations, and eval_every is 0")
+	case len(c.SamplePrompts) > 0 && c.SampleTokens < 1:
+		return bad("sample_tokens is %d: it must be at least 1", c.SampleTokens)
 	case c.KeepCheckpoints < 1:
 		return bad("keep_checkpoints is %d: one is needed to resume", c.KeepCheckpoints)
 	case !(c.Adapter.Dropout >= 0 && c.Adapter.Dropout < 1):
@@ -284,6 +298,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if err := c.checkData(); err != nil {
+		return err
+	}
+	if err := c.Distill.check(c.Objective.Name); err != nil {
 		return err
 	}
 	_, err := objective.New(c.Objective)
@@ -327,9 +344,10 @@ func (c *Config) schedule(steps int, lr float64) (optim.Schedule, optim.Schedule
 // essence is what the result depends on: not where files lie, which their digests say,
 // nor how fast a run is and what memory it takes.
 func (c Config) essence() Config {
-	c.Base, c.Data, c.HeldOut, c.Output, c.Adapter.From, c.ChatTemplate = "", "", "", "", "", ""
+	c.Base, c.Data, c.HeldOut, c.Output, c.Adapter.From, c.ChatTemplate, c.Distill.Teacher = "", "", "", "", "", "", ""
 	c.Threads, c.KeepLayers, c.HeadMemory, c.Memory, c.SaveEvery, c.KeepCheckpoints = 0, 0, 0, 0, 0, 0
 	c.TensorBoard, c.DataCache, c.Datasets = false, "", withoutPaths(c.Datasets)
+	c.Report, c.SamplePrompts, c.SampleTokens = "", nil, 0
 	if c.Compute == "" { // of a run from before there was a choice
 		c.Compute = kernel.Float32.String()
 	}

@@ -19,6 +19,8 @@ func Curve(lines []LogLine, title string) ([]byte, error) {
 	for _, l := range lines {
 		if l.Eval != nil {
 			eval = append(eval, plotter.XY{X: float64(l.Step), Y: l.Eval.Loss})
+		}
+		if !l.isStep() {
 			continue
 		}
 		s.Step++

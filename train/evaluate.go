@@ -22,6 +22,9 @@ type EvalResult struct {
 	// Preferences is given by objectives that learn from them; Loss is then a mean
 	// over examples, and Perplexity 0.
 	Preferences *PreferenceResult `json:"preferences,omitempty"`
+	// Distill is given where there is a teacher: Loss is then the one that is trained for,
+	// and Perplexity that of the plain loss.
+	Distill *DistillResult `json:"distill,omitempty"`
 }
 
 // PerplexityError is the standard error of the perplexity, to first order.

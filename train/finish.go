@@ -58,6 +58,9 @@ func (r *runner) finish(ctx context.Context) (Result, error) {
 	if err := atomicfile.WriteFile(filepath.Join(r.cfg.Output, CurveFile), svg, true); err != nil {
 		return res, err
 	}
+	if err := r.report(lines).WriteFile(r.cfg.reportPath(), true); err != nil {
+		return res, err
+	}
 	if r.cfg.TensorBoard {
 		if err := atomicfile.WriteFile(filepath.Join(r.cfg.Output, EventsFile), Events(lines, r.t0), true); err != nil {
 			return res, err

@@ -23,9 +23,16 @@ type LogLine struct {
 	Trained     int               `json:"trained,omitempty"`     // trained tokens of the step
 	Tokens      int               `json:"tokens,omitempty"`      // all tokens of the step
 	Preferences *PreferenceResult `json:"preferences,omitempty"` // of objectives that learn from them
-	Eval        *EvalResult       `json:"eval,omitempty"`
-	Timing      *Timing           `json:"timing,omitempty"`
+	Distill     *DistillResult    `json:"distill,omitempty"`     // where there is a teacher
+	// Growth is the norm of the change of each matrix after the step, at about 40 steps of a run.
+	Growth  map[string]float64 `json:"growth,omitempty"`
+	Eval    *EvalResult        `json:"eval,omitempty"`
+	Samples []SampleText       `json:"samples,omitempty"` // what the model answered, with the evaluation or in place of it
+	Timing  *Timing            `json:"timing,omitempty"`
 }
+
+// isStep says whether the line is that of a step.
+func (l *LogLine) isStep() bool { return l.LR != nil }
 
 // Timing is what differs between runs.
 type Timing struct {

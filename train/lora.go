@@ -23,6 +23,7 @@ type lora struct {
 	grads   model.Grads
 	params  []optim.Param // A, B and perhaps the magnitude of each matrix; Value is the master
 	used    [][]float32   // what the model computes with of each of params, in float16's numbers; nil: the master itself
+	total   int64         // trained numbers
 	groups  []int         // of each matrix, over which A is constant; nil for an ordinary adapter
 }
 
@@ -150,6 +151,7 @@ func wrapLoRA(m *model.Model, ad *model.Adapter, c *AdapterConfig, seed uint64) 
 			return nil, err
 		}
 	}
+	l.total = l.count()
 	l.sync()
 	return l, nil
 }

@@ -29,6 +29,7 @@ var aliases = map[string]string{
 	"eval_steps": "eval_every", "save_steps": "save_every", "save_total_limit": "keep_checkpoints",
 	"router_aux_loss_coef": "router_loss", "early_stopping_patience": "patience", "load_best_model_at_end": "keep_best",
 	"sample_packing": "samples.pack", "packing": "samples.pack", "neftune_noise_alpha": "neftune",
+	"kd_temperature": "distill.temperature", "kd_alpha": "distill.weight", "teacher_model_name_or_path": "distill.teacher",
 	"rl": "objective.name", "rl_beta": "objective.beta", "dpo_beta": "objective.beta", "simpo_gamma": "objective.gamma",
 	"kto_desirable_weight": "objective.desirable", "kto_undesirable_weight": "objective.undesirable", "dpo_label_smoothing": "objective.label_smoothing",
 }

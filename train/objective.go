@@ -31,6 +31,7 @@ type opinion struct {
 type preferences struct {
 	*objective.Objective
 	reference map[string]opinion
+	teacher   *teacher // nil without one
 }
 
 // ReadExamples makes the samples that an objective learns from.

@@ -11,9 +11,10 @@ import (
 type Plan struct {
 	Architecture string     `json:"architecture"`
 	Objective    string     `json:"objective"`
-	Weights      int64      `json:"weights"`    // of the base
-	Parameters   int64      `json:"parameters"` // trained numbers
-	Matrices     int        `json:"matrices"`   // that the adapter changes
+	Teacher      string     `json:"teacher,omitempty"` // that it also learns from
+	Weights      int64      `json:"weights"`           // of the base
+	Parameters   int64      `json:"parameters"`        // trained numbers
+	Matrices     int        `json:"matrices"`          // that the adapter changes
 	Data         data.Stats `json:"data"`
 	// Datasets are the files, where they are several.
 	Datasets    []DatasetStats `json:"datasets,omitempty"`
@@ -88,13 +89,7 @@ func MakePlan(ctx context.Context, c Config) (Plan, error) {
 	}
 	p := Plan{Architecture: r.base.Source.Arch, Objective: r.objective.Objective.Name, Parameters: r.lora.count(), Matrices: len(r.lora.names),
 		Data: r.stats, Datasets: r.several(), Notes: r.notes, TrainOn: r.perEpoch, HeldOut: r.heldAll, Steps: r.steps, LR: r.lr(), SuggestedLR: r.base.SuggestLR()}
-	for _, v := range r.base.Source.Views {
-		n := int64(1)
-		for _, d := range v.Shape {
-			n *= d
-		}
-		p.Weights += n
-	}
+	p.Weights = r.base.weights()
 	var trained int64
 	first := 0
 	for _, part := range r.parts {
@@ -129,5 +124,28 @@ func MakePlan(ctx context.Context, c Config) (Plan, error) {
 	}
 	e, err := r.expect(ctx)
 	p.Tokens, p.TokensPerSecond, p.Seconds = int64(e.tokens), e.tokens/e.train, e.seconds
+	if r.taught > 0 {
+		// The teacher runs once, forward only, on what is trained on and what is held out.
+		p.Teacher = r.cfg.Distill.Teacher
+		all := append(r.train[:len(r.train):len(r.train)], r.held...)
+		tokens := 0
+		for i := range all {
+			tokens += len(all[i].IDs)
+			p.Disk += int64(all[i].Trained()) * int64(4+6*r.cfg.Distill.filled().TopK)
+		}
+		p.Seconds += float64(tokens) / p.TokensPerSecond / 3 * float64(r.taught) / float64(p.Weights)
+	}
 	return p, err
+}
+
+// weights is the number of weights of the model.
+func (b *Base) weights() (sum int64) {
+	for _, v := range b.Source.Views {
+		n := int64(1)
+		for _, d := range v.Shape {
+			n *= d
+		}
+		sum += n
+	}
+	return sum
 }

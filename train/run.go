@@ -86,6 +86,7 @@ type runner struct {
 	parts     []data.Part   // of them
 	perEpoch  int           // sequences that come in an epoch
 	datasets  []DatasetStats
+	taught    int64      // weights of the teacher
 	stats     data.Stats // of all files
 	notes     []string   // what is cut off or left out
 	held      []data.Sample
@@ -229,7 +230,7 @@ func begin(c *Config, mode Mode, told func(Progress)) (*state, error) {
 	if err := removeCheckpoints(c.Output, mode); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{LogFile, ReferenceFile, EventsFile, RecordFile, CurveFile, GGUFFile, MomentsFile, "adapter_config.json", "adapter_model.safetensors"} {
+	for _, name := range []string{LogFile, ReferenceFile, TeacherFile, ReportFile, EventsFile, RecordFile, CurveFile, GGUFFile, MomentsFile, "adapter_config.json", "adapter_model.safetensors"} {
 		path := filepath.Join(c.Output, name)
 		if _, err := os.Stat(path); err == nil && mode != Replace {
 			return nil, fmt.Errorf("%s is there already: %w", path, fs.ErrExist)
@@ -294,6 +295,18 @@ func (r *runner) read() error {
 	if err := r.readData(enc); err != nil {
 		return err
 	}
+	if c.Distill.Teacher != "" {
+		t, err := r.openTeacherModel(model.Options{})
+		if err != nil {
+			return err
+		}
+		files := t.files()
+		r.taught = t.weights()
+		t.Close()
+		if r.inputs["teacher"], err = digestFiles(files...); err != nil {
+			return err
+		}
+	}
 	if c.HeldOut != "" {
 		if r.inputs["held_out"], err = digestFiles(c.HeldOut); err != nil {
 			return err
@@ -352,6 +365,12 @@ func (r *runner) run(ctx context.Context, from *state) (Result, error) {
 	}
 	if err := r.findReference(ctx); err != nil {
 		return Result{}, err
+	}
+	if err := r.findTeacher(ctx); err != nil {
+		return Result{}, err
+	}
+	if t := r.objective.teacher; t != nil {
+		defer t.file.Close()
 	}
 	// What reading the data left behind would stay resident: steps allocate next to
 	// nothing, so that the collector would not come by again.
@@ -418,7 +437,7 @@ func (r *runner) prepare(ctx context.Context, from *state) error {
 	if err := r.ready(ctx); err != nil {
 		return err
 	}
-	r.state = state{Config: *c, Samples: r.samples, Inputs: map[string]string{}, EvalDue: len(r.held) > 0}
+	r.state = state{Config: *c, Samples: r.samples, Inputs: map[string]string{}, EvalDue: r.evaluates()}
 	for role, files := range r.inputs {
 		r.state.Inputs[role] = digestOf(files)
 	}
@@ -515,12 +534,16 @@ func (r *runner) loop(ctx context.Context) error {
 		s.Tokens += int64(got.tokens)
 		s.Loss = got.loss
 		s.smooth(got.loss)
-		s.EvalDue = len(r.held) > 0 && (s.Step == r.steps || c.EvalEvery > 0 && s.Step%c.EvalEvery == 0)
+		s.EvalDue = r.evaluates() && (s.Step == r.steps || c.EvalEvery > 0 && s.Step%c.EvalEvery == 0)
 		took := time.Since(begun).Seconds()
 		speed := float64(got.tokens) / took
 		r.pace, r.perStep = average(r.pace, speed), average(r.perStep, took)
-		err = r.log.write(LogLine{Step: s.Step, Epoch: float64(s.Sequences) / float64(r.perEpoch), Loss: got.loss, LR: &lr,
-			GradNorm: got.norm, Trained: got.trained, Tokens: got.tokens, Preferences: got.preferences}, speed)
+		var growth map[string]float64
+		if r.grows(s.Step) {
+			growth = r.lora.growth()
+		}
+		err = r.log.write(LogLine{Step: s.Step, Growth: growth, Epoch: float64(s.Sequences) / float64(r.perEpoch), Loss: got.loss, LR: &lr,
+			GradNorm: got.norm, Trained: got.trained, Tokens: got.tokens, Preferences: got.preferences, Distill: got.distill}, speed)
 		if err != nil {
 			return err
 		}
@@ -546,11 +569,27 @@ func (s *state) smooth(loss float64) {
 	s.Smooth += float64(0.1 * (loss - s.Smooth))
 }
 
-// evaluate finds the loss on what was held out.
+// evaluates says whether anything is to be found out on the way.
+func (r *runner) evaluates() bool { return len(r.held) > 0 || len(r.cfg.SamplePrompts) > 0 }
+
+// evaluate finds the loss on what was held out, and what the model answers.
 func (r *runner) evaluate(ctx context.Context) error {
+	texts, err := r.sampleTexts(ctx)
+	if err != nil {
+		return err
+	}
+	if len(r.held) == 0 {
+		if err := r.log.write(LogLine{Step: r.state.Step, Samples: texts}, 0); err != nil {
+			return err
+		}
+		return r.writeReport()
+	}
 	evaluate := Evaluate
-	if !r.objective.plain() {
+	switch {
+	case !r.objective.plain():
 		evaluate = r.objective.evaluate
+	case r.objective.teacher != nil:
+		evaluate = r.objective.evaluateTaught
 	}
 	res, err := evaluate(ctx, r.base.Model, r.held, r.fitted.evaluated(), func(done int) {
 		r.tell(Progress{Phase: "evaluating", Done: done, Total: len(r.held)})
@@ -565,7 +604,10 @@ func (r *runner) evaluate(ctx context.Context) error {
 	if err := r.judge(&res); err != nil {
 		return err
 	}
-	return r.log.write(LogLine{Step: r.state.Step, Eval: &res}, 0)
+	if err := r.log.write(LogLine{Step: r.state.Step, Eval: &res, Samples: texts}, 0); err != nil {
+		return err
+	}
+	return r.writeReport()
 }
 
 // judge compares an evaluation with the best so far.

@@ -60,6 +60,7 @@ type stepResult struct {
 	norm            float64
 	trained, tokens int
 	preferences     *PreferenceResult // nil for the plain loss
+	distill         *DistillResult    // nil without a teacher
 }
 
 // step makes one optimizer step on samples: the loss is the sum over their trained
@@ -90,6 +91,7 @@ func (l *lora) gradient(ctx context.Context, m *model.Model, p *preferences, sam
 	var r stepResult
 	l.grads.Zero()
 	sum := 0.0
+	var hard, soft moments // of the parts of the loss that a teacher makes
 	var examples *stepLoss
 	if !p.plain() {
 		var err error
@@ -110,10 +112,18 @@ func (l *lora) gradient(ctx context.Context, m *model.Model, p *preferences, sam
 		b.Noise = model.Noise{Alpha: float32(c.NEFTune), Seed: c.Seed, Step: uint64(step)}
 		b.Before = r.tokens
 		b.Router = float32(c.RouterLoss)
+		if p.teacher != nil {
+			var err error
+			if b.Soft, err = p.teacher.soft(list); err != nil {
+				return r, err
+			}
+		}
 		loss, err := m.LossAndGrad(b, l.adapter, l.grads)
 		if err != nil {
 			return r, err
 		}
+		hard.add(loss.Hard)
+		soft.add(loss.Soft)
 		sum += loss.Sum
 		r.trained += loss.Tokens
 		r.tokens += len(b.IDs)
@@ -123,6 +133,11 @@ func (l *lora) gradient(ctx context.Context, m *model.Model, p *preferences, sam
 	}
 	r.loss = sum / float64(r.trained)
 	mean := float32(1 / float64(r.trained))
+	if p.teacher != nil {
+		r.distill = &DistillResult{}
+		r.distill.CrossEntropy, _ = hard.mean()
+		r.distill.KL, _ = soft.mean()
+	}
 	if examples != nil {
 		r.loss, r.preferences = examples.value(), examples.result()
 		mean = float32(1 / examples.examples)

@@ -55,10 +55,16 @@ func Events(lines []LogLine, begin time.Time) []byte {
 		if l.Eval != nil {
 			prefix, p = "eval/", l.Eval.Preferences
 			values["loss"] = l.Eval.Loss
-		} else {
+			if d := l.Eval.Distill; d != nil {
+				values["teacher_kl"], values["cross_entropy"] = d.KL, d.CrossEntropy
+			}
+		} else if l.isStep() {
 			values["loss"], values["grad_norm"], values["epoch"] = l.Loss, l.GradNorm, l.Epoch
 			if l.LR != nil {
 				values["lr"] = *l.LR
+			}
+			if d := l.Distill; d != nil {
+				values["teacher_kl"], values["cross_entropy"] = d.KL, d.CrossEntropy
 			}
 			if l.Timing != nil {
 				values["tokens_per_second"] = l.Timing.TokensPerSecond

@@ -31,6 +31,7 @@ type trainOptions struct {
 	memory   string
 	plan     bool
 	data     []string
+	prompts  []string
 }
 
 // rate is the flag of the learning rate.
@@ -108,6 +109,8 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&c.Base, "base", c.Base, "model to train on: GGUF, safetensors or Hugging Face folder")
 	f.StringVar(&c.Hold, "hold", c.Hold, "quantize a base stored in full as it is opened: "+strings.Join(train.Holds(), ", "))
 	o.addDataFlags(f)
+	o.addTeacherFlags(f)
+	o.addWatchFlags(f)
 	f.StringVarP(&c.Output, "output", "o", c.Output, "folder for the adapter, the log and the checkpoints")
 	f.BoolVar(&o.resume, "resume", false, "go on from the last checkpoint in the output folder")
 	f.BoolVar(&o.force, "force", false, "replace an output folder that holds another run")
@@ -268,8 +271,8 @@ func (a *app) train(ctx context.Context, cfg train.Config, o *trainOptions) erro
 	if !slices.ContainsFunc(result.Files, func(f train.FileDigest) bool { return strings.HasSuffix(f.Path, train.GGUFFile) }) {
 		also = ", which has no GGUF form: graft merge " + cfg.Base + " " + cfg.Output + " -o MERGED.gguf"
 	}
-	a.result("adapter in %s (PEFT)%s; log %s, curve %s, record %s", cfg.Output, also,
-		train.LogFile, train.CurveFile, train.RecordFile)
+	a.result("adapter in %s (PEFT)%s; log %s, curve %s, report %s, record %s", cfg.Output, also,
+		train.LogFile, train.CurveFile, train.ReportFile, train.RecordFile)
 	return nil
 }
 
@@ -286,7 +289,7 @@ func (a *app) trainProgress() func(train.Progress) {
 		case "training":
 			line = fmt.Sprintf("step %d of %d  loss %.4f (mean %.4f)  %.0f tokens/s  %s left  %s", p.Done, p.Total, p.Loss, p.Smooth,
 				p.TokensPerSecond, p.Left.Round(time.Second), size(p.RSS))
-		case "evaluating", "reference":
+		case "evaluating", "reference", "teacher", "answering":
 			line = fmt.Sprintf("%s: %d of %d", p.Phase, p.Done, p.Total)
 		default:
 			return
@@ -321,6 +324,9 @@ func (a *app) trainPlan(ctx context.Context, cfg train.Config) error {
 	}
 	a.result("epoch      %s, %s tokens; %d held out", plural(p.TrainOn, "sequence"), count(p.EpochTokens), p.HeldOut)
 	a.result("run        %s, about %s tokens", plural(p.Steps, "step"), count(p.Tokens))
+	if p.Teacher != "" {
+		a.result("teacher    %s runs once over the data before; time and disk are with it", p.Teacher)
+	}
 	a.result("memory     about %s", size(p.Memory))
 	a.result("time       about %s at %.0f tokens/s (two passes were timed), evaluations included",
 		time.Duration(p.Seconds*float64(time.Second)).Round(time.Second), p.TokensPerSecond)

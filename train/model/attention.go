@@ -16,7 +16,7 @@ const (
 func groupBlock(group int) int { return max(min(queryRows/group, queryBlock), 1) }
 
 // attnScratch is one worker's scores and their gradients, and what a group of heads gives.
-type attnScratch struct{ q, p, o, dp, capped scratch }
+type attnScratch struct{ q, p, o, dp, capped, soft scratch }
 
 // workers makes scratch for every worker of the pool.
 func (w *workspace) workers(n int) {

@@ -25,7 +25,9 @@ type Batch struct {
 	// head's products once more.
 	Reweigh func(losses []float32) []float32
 	// Router is the weight of the loss of routers, of LossAndGrad only; see [Loss].Router.
-	Router  float32
+	Router float32
+	// Soft is what a teacher predicts, in addition to the targets; nil without one.
+	Soft    *Soft
 	Dropout Dropout // of LossAndGrad only
 	Noise   Noise   // of LossAndGrad only
 	// Before is how many tokens of the same step earlier batches had: Dropout and Noise
@@ -125,6 +127,11 @@ func (m *Model) lay(b *Batch) error {
 		}
 		if id >= 0 {
 			w.wanted = append(w.wanted, t)
+		}
+	}
+	if b.Soft != nil {
+		if err := b.Soft.check(len(w.wanted), m.Vocab); err != nil {
+			return err
 		}
 	}
 	m.growAngles(longest)

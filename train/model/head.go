@@ -50,12 +50,18 @@ func (m *Model) eachWanted(f func(first int, h kernel.Mat)) {
 // lossForward is the loss of the residuals that the layers left.
 func (m *Model) lossForward(b *Batch) Loss {
 	w := &m.work
-	losses := m.lossesOf(len(w.wanted))
+	losses := m.lossesOf(b)
+	m.work.workers(m.pool.Threads())
 	m.eachWanted(func(first int, h kernel.Mat) {
 		logits := w.logits.mat(h.Rows, m.Vocab)
 		m.headForward(logits, h)
-		m.pool.For(h.Rows, func(r, _ int) {
-			losses[first+r] = kernel.CrossEntropy(nil, logits.Row(r), int(b.Targets[w.wanted[first+r]]), 1)
+		m.pool.For(h.Rows, func(r, worker int) {
+			target := int(b.Targets[w.wanted[first+r]])
+			if b.Soft != nil {
+				losses[first+r] = m.softLoss(b, first+r, logits.Row(r), target, worker)
+				return
+			}
+			losses[first+r] = kernel.CrossEntropy(nil, logits.Row(r), target, 1)
 		})
 	})
 	return m.sumLoss(b, losses)
@@ -65,7 +71,7 @@ func (m *Model) lossForward(b *Batch) Loss {
 // The head's gradients are added here.
 func (m *Model) lossBackward(b *Batch) Loss {
 	w := &m.work
-	losses := m.lossesOf(len(w.wanted))
+	losses := m.lossesOf(b)
 	g := w.g.mat(len(w.ids), m.Hidden)
 	m.rows(g.Rows, func(t, _ int) { clear(g.Row(t)) })
 	below := w.lowest < len(m.layers) || m.embed.trained()
@@ -74,6 +80,10 @@ func (m *Model) lossBackward(b *Batch) Loss {
 		m.headForward(logits, h)
 		m.pool.For(h.Rows, func(r, worker int) {
 			t, row := w.wanted[first+r], logits.Row(r)
+			if b.Soft != nil {
+				losses[first+r] = m.softCrossEntropy(b, first+r, row, int(b.Targets[t]), weightOf(b, t), worker)
+				return
+			}
 			losses[first+r] = m.crossEntropy(row, int(b.Targets[t]), weightOf(b, t), worker)
 		})
 		m.lap(RowWise)
@@ -112,17 +122,22 @@ func weightOf(b *Batch, t int) float32 {
 	return b.Weights[t]
 }
 
-func (m *Model) lossesOf(n int) []float32 {
-	if cap(m.work.losses) < n {
-		m.work.losses = make([]float32, n)
+func (m *Model) lossesOf(b *Batch) []float32 {
+	w, n := &m.work, len(m.work.wanted)
+	w.losses = resize(w.losses, n)
+	if b.Soft != nil {
+		w.hard, w.soft = resize(w.hard, n), resize(w.soft, n)
 	}
-	return m.work.losses[:n]
+	return w.losses
 }
 
 func (m *Model) sumLoss(b *Batch, losses []float32) Loss {
 	l := Loss{Tokens: len(losses), PerToken: losses}
 	for i, x := range losses {
 		l.Sum += float64(float64(x) * float64(weightOf(b, m.work.wanted[i])))
+	}
+	if b.Soft != nil {
+		l.Hard, l.Soft = m.work.hard, m.work.soft
 	}
 	return l
 }

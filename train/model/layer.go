@@ -63,6 +63,8 @@ type workspace struct {
 	logits    scratch
 	uHead     []scratch
 	losses    []float32
+	hard      []float32 // of losses with a teacher's part: that of the targets
+	soft      []float32 // and the divergence from the teacher
 	mix       mixWork
 }
 

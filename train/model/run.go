@@ -17,6 +17,9 @@ type Loss struct {
 	// Router is the loss of the routers, how unevenly experts are used in each sequence, where
 	// Batch.Router asks for it: the number of experts used by a token where use is even. It is not in Sum.
 	Router float64
+	// Hard and Soft are the parts of PerToken where the batch has a teacher: the loss of
+	// the targets, and the divergence from the teacher, neither weighted.
+	Hard, Soft []float32
 }
 
 // Mean is Sum/Tokens, the loss as it is usually given; 0 without tokens.
