@@ -262,7 +262,7 @@ func TestKilledAndResumed(t *testing.T) {
 				mode = Fresh
 			}
 			_, err := Run(ctx, c, mode, func(Progress) {
-				if told++; told == 3+at%5 {
+				if told++; told == 3+at%9 {
 					cancel()
 				}
 			})
