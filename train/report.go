@@ -179,7 +179,7 @@ func growthSection(lines []LogLine) *htmlreport.Section {
 		squares := map[string]float64{}
 		for name, v := range l.Growth {
 			layer, kind := layerAndKind(name)
-			squares[kind] += v * v
+			squares[kind] += float64(v * v)
 			layers = max(layers, layer+1)
 		}
 		for kind, v := range squares {

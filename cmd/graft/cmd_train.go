@@ -19,6 +19,7 @@ import (
 	"github.com/graft-lora/graft/train/data"
 	"github.com/graft-lora/graft/train/model"
 	"github.com/graft-lora/graft/train/objective"
+	"github.com/graft-lora/graft/train/optim"
 )
 
 type trainOptions struct {
@@ -162,7 +163,11 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	f.IntVar(&c.Accumulate, "accumulate", c.Accumulate, "batches a step")
 	f.Var(&rate{c}, "lr", "peak learning rate, or auto: what suits the width of the model")
 	f.Float64Var(&c.LRRatio, "lr-ratio", c.LRRatio, "LoRA+: the rate of B is this times that of A")
-	f.StringVar(&c.Schedule.Name, "schedule", c.Schedule.Name, "course of the rate: cosine, linear, constant, ...")
+	f.StringVar(&c.Schedule.Name, "schedule", c.Schedule.Name, "course of the rate: "+strings.Join(optim.ScheduleNames(), ", ")+" (wsd)")
+	f.Float64Var(&c.Schedule.Cycles, "schedule-cycles", c.Schedule.Cycles, "of cosine (0.5: half a wave) and cosine_with_restarts: waves; 0: the schedule's default")
+	f.Float64Var(&c.Schedule.MinRatio, "schedule-min", c.Schedule.MinRatio, "of the schedules with a lowest rate: that as a part of the rate")
+	f.IntVar(&c.Schedule.Decay, "schedule-decay", c.Schedule.Decay, "of wsd: steps of falling rate at the end")
+	f.Float64Var(&c.Schedule.Power, "schedule-power", c.Schedule.Power, "of polynomial; 0: 1")
 	f.Float64Var(&c.Warmup, "warmup", c.Warmup, "steps of warm-up, or below 1 a part of all steps")
 	f.Float64Var(&c.ClipNorm, "clip-norm", c.ClipNorm, "largest norm of the gradient; 0: not clipped")
 	f.StringVar(&c.Optimizer.Name, "optimizer", c.Optimizer.Name, "optimizer")

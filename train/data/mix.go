@@ -19,7 +19,7 @@ func (p Part) some() int {
 	if frac == 0 || p.Samples == 0 {
 		return 0
 	}
-	return max(1, int(frac*float64(p.Samples)+0.5))
+	return max(1, int(float64(frac*float64(p.Samples))+0.5))
 }
 
 // PerEpoch is how many samples of the part come in an epoch.

@@ -60,7 +60,7 @@ func TestPassMemory(t *testing.T) {
 					for _, n := range names {
 						ranks[n] = 3
 					}
-					got := bytesOf(reflect.ValueOf(m.work)) + 4*int64(cap(m.work.losses)+4*100*(m.RopeDim/2))
+					got := bytesOf(reflect.ValueOf(m.work)) + 4*int64(len(m.work.losses)+4*100*(m.RopeDim/2)) // len: capacities are rounded up to what the allocator has
 					want := m.PassMemory(Shape{Tokens: 137, Longest: 100, Trained: l.Tokens, Dropout: dropout > 0}, ranks, opt)
 					// The forecast cannot know how tokens spread over adapted experts: 3 % off is seen.
 					tolerance := 0.

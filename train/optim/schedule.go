@@ -51,6 +51,9 @@ func ScheduleNames() []string { return slices.Sorted(maps.Keys(schedules)) }
 
 // NewSchedule makes a schedule whose peak is rate.
 func NewSchedule(c ScheduleSettings, rate float64) (Schedule, error) {
+	if c.Name == "wsd" { // as people call it
+		c.Name = "warmup_stable_decay"
+	}
 	make, ok := schedules[c.Name]
 	if !ok {
 		return nil, fmt.Errorf("optim: no schedule is called %q: there are %s", c.Name, strings.Join(ScheduleNames(), ", "))
