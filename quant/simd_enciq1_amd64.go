@@ -10,6 +10,8 @@ import (
 
 // iq1Work is the scratch of the searches of IQ1 by the assembly, in the order of
 // simd_enciq1_amd64.s.
+//
+//lint:ignore U1000 the assembly writes and reads what Go does not
 type iq1Work struct {
 	sumsX, sumsW     [96]float32 // prefix sums, each twice
 	levels           [3][8]float32
@@ -26,6 +28,8 @@ type iq1Work struct {
 }
 
 // iq1Vectors are the terms of sixteen values, and sums of them.
+//
+//lint:ignore U1000 the assembly writes and reads it
 type iq1Vectors struct {
 	terms [16][3][8]float32
 	mids  [20][8]float32

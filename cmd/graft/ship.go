@@ -176,17 +176,14 @@ func (s *shipper) compare(ctx context.Context, aware bool) error {
 
 // row evaluates a side and adds it to the table.
 func (s *shipper) row(ctx context.Context, x side, r *shipRow) (*shipRow, error) {
-	sides, at := []side{x}, 0
-	if len(s.doc.Rows) != 1 { // all but the reference itself, which is the second row
-		sides, at = append(sides, s.reference), 1
-	}
+	reference := len(s.doc.Rows) == 1 // it is the second row
 	told := func(done int) { s.progress("%s: %d of %d", x.name, done, len(s.samples)) }
 	var err error
 	r.Name = x.name
 	if r.EvalResult, err = train.Evaluate(ctx, x.base.Model, s.samples, evalTokens, told, x.adapters...); err != nil {
 		return nil, err
 	}
-	if at == 1 && !s.o.noKL {
+	if !reference && !s.o.noKL {
 		d, err := train.Compare(ctx, train.Side{Model: s.reference.base.Model, Adapters: s.reference.adapters},
 			train.Side{Model: x.base.Model, Adapters: x.adapters}, s.samples, evalTokens, told)
 		if err != nil {
