@@ -3,7 +3,6 @@ package merge
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -129,27 +128,16 @@ func (p *Policy) norms(a *adapter.Adapter, base *arch.Model) (broken []string, e
 		return []string{"max_norm: give the base, the norm is measured against its weights"}, nil
 	}
 	for _, pair := range a.Pairs {
-		v := base.View(pair.Target)
-		if v == nil {
-			return nil, fmt.Errorf("%s: the base has no tensor %s", a.Path, pair.Target)
-		}
 		s, err := PairSpectrum(pair)
 		if err != nil {
 			return nil, err
 		}
-		var delta float64
-		for _, x := range s {
-			delta += float64(x * x)
-		}
-		first, rows := int64(0), int64(pair.B.Rows)
-		if pair.Expert >= 0 {
-			first = int64(pair.Expert) * rows
-		}
-		weight, err := squares(v, first, rows)
+		norm, _ := EffectiveRank(s)
+		ratio, err := changeRatio(pair, norm, base)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", a.Path, err)
 		}
-		if ratio := math.Sqrt(delta / weight); !(ratio <= p.MaxNorm) {
+		if !(ratio <= p.MaxNorm) {
 			broken = append(broken, fmt.Sprintf("max_norm: the change of %s has %.3g of its weights' norm", nameOf(pair), ratio))
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/merge"
 )
 
 // adapterOutput are the flags of commands that write an adapter.
@@ -121,6 +122,10 @@ type adapterInfo struct {
 	Base         string            `json:"base,omitempty"`
 	Type         string            `json:"type"`
 	Parameters   int64             `json:"parameters"`
+	Licence      string            `json:"licence,omitempty"`
+	BaseDigest   string            `json:"base_sha256,omitempty"` // what it records of its base
+	Trained      *bool             `json:"trained_on_base,omitempty"`
+	Review       *merge.Review     `json:"review"`
 	PairCount    int               `json:"pair_count"`
 	Pairs        []pairInfo        `json:"pairs"`
 	Metadata     map[string]string `json:"metadata,omitempty"`
@@ -149,6 +154,29 @@ func (a *app) inspectAdapter(path string, o inspectOptions) error {
 	if o.metadata {
 		info.Metadata = ad.Meta
 	}
+	if info.Licence, err = adapter.Licence(path); err != nil {
+		return err
+	}
+	info.BaseDigest = ad.Meta[adapter.MetaBaseFiles]
+	var base *arch.Model
+	if o.base != "" {
+		if base, err = arch.Open(o.base, arch.Options{NoVocab: true}); err != nil {
+			return err
+		}
+		defer base.Close()
+		if err := ad.Resolve(base); err != nil {
+			return err
+		}
+		match, err := ad.CheckBase(base, a.threads)
+		if trained := match == adapter.BaseSame; err == nil && match != adapter.BaseUnknown {
+			info.Trained = &trained
+		} else if err != nil {
+			info.Trained = new(bool)
+		}
+	}
+	if info.Review, err = merge.ReviewAdapter(ad, base); err != nil {
+		return err
+	}
 	for _, p := range ad.Pairs {
 		pi, err := describePair(p)
 		if err != nil {
@@ -162,7 +190,8 @@ func (a *app) inspectAdapter(path string, o inspectOptions) error {
 	}
 	a.result("%s: %s adapter, %s", path, info.Format, plural(info.PairCount, "pair"))
 	rows := [][]string{}
-	for _, f := range []fact{{"architecture", info.Architecture}, {"base", info.Base}, {"type", info.Type}, {"parameters", count(info.Parameters)}} {
+	for _, f := range []fact{{"architecture", info.Architecture}, {"base", info.Base}, {"type", info.Type}, {"parameters", count(info.Parameters)},
+		{"licence", info.Licence}, {"base sha256", info.BaseDigest}} {
 		if f.Value != "" {
 			rows = append(rows, []string{f.Key, f.Value})
 		}
@@ -170,10 +199,35 @@ func (a *app) inspectAdapter(path string, o inspectOptions) error {
 	a.table(rows)
 	a.result("")
 	a.printPairs(info.Pairs, o.tensors)
+	a.printReview(info.Review, info.Trained)
 	for k, v := range info.Metadata {
 		a.result("%s: %s", k, shortValue(v))
 	}
 	return nil
+}
+
+// printReview says what stands out.
+func (a *app) printReview(r *merge.Review, trained *bool) {
+	a.result("")
+	a.result("ranks: %d paid for, %.1f used, %d hold 99 %% of every change", r.RankPaid, r.RankUsed, r.Needed)
+	for _, l := range []struct {
+		what string
+		list []string
+	}{{"changes nothing", r.Dead}, {"there twice", r.Duplicates}, {"out of line", r.Outliers}, {"changes a vector", r.Vectors}} {
+		for i, s := range l.list {
+			if i == 8 {
+				a.result("%s: %d more", l.what, len(l.list)-i)
+				break
+			}
+			a.result("%s: %s", l.what, s)
+		}
+	}
+	if r.Largest != "" {
+		a.result("largest against its weights: %s, %.3g of their norm", r.Largest, r.LargestRatio)
+	}
+	if trained != nil {
+		a.result("trained on this base: %v", *trained)
+	}
 }
 
 // printPairs lists pairs, or a line for each kind of matrix.

@@ -154,7 +154,7 @@ func (d *derivation) dependencies(threads int) ([]signing.Dependency, error) {
 
 // volatile are the files of a training run that say how it went on a machine: times,
 // memory, paths. They are no part of its result.
-var volatile = []string{train.ConfigFile, train.RecordFile, train.LogFile, train.CurveFile, train.EventsFile, train.ReferenceFile, "checkpoints"}
+var volatile = []string{train.ConfigFile, train.RecordFile, train.LogFile, train.CurveFile, train.EventsFile, train.ReferenceFile, train.ReportFile, "checkpoints"}
 
 // subjects are the files that came out at path, named by their place under the base name
 // of the output, so that they can be found wherever they lie.

@@ -18,6 +18,7 @@ import (
 
 type inspectOptions struct {
 	tensors, metadata bool
+	base              string
 }
 
 func newInspectCmd(a *app) *cobra.Command {
@@ -28,17 +29,22 @@ func newInspectCmd(a *app) *cobra.Command {
 		Long: `inspect shows what is in a GGUF file (any shard of a split one), a safetensors file, a
 Hugging Face folder or an adapter: architecture and sizes, which types the
 tensors have and what they cost; for adapters the rank, the scale and the norm
-of what each pair adds. Only headers are read, of adapters everything.
+of what each pair adds. Only headers are read, of adapters everything: the rank used
+beside the rank paid for, what is dead, there twice, or far from its kind in other
+layers, the licence, what it says of its base; with --base how large the changes are
+against the weights, and whether that is the base it was trained on.
 
   graft inspect model.gguf
   graft inspect --tensors model.gguf
   graft inspect --metadata --json model.gguf
-  graft inspect adapter/` + exitStatus,
+  graft inspect adapter/
+  graft inspect adapter/ --base model.gguf` + exitStatus,
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.inspect(args[0], o) },
 	}
 	cmd.Flags().BoolVar(&o.tensors, "tensors", false, "list every tensor")
 	cmd.Flags().BoolVar(&o.metadata, "metadata", false, "list every metadata key")
+	cmd.Flags().StringVar(&o.base, "base", "", "of an adapter: the model it is for")
 	return cmd
 }
 
