@@ -25,6 +25,7 @@ type runCmdOptions struct {
 	context              int
 	gen                  train.GenerateOptions
 	gate                 gateFlags
+	requests             string
 }
 
 func newRunCmd(a *app) *cobra.Command {
@@ -40,12 +41,14 @@ conversation, a line a message.
   graft run model.gguf -p "Who are you?" --adapter lesson=0.5
   graft run model.gguf -p "Who are you?" --adapter lesson --compare    without and with it
   graft run model.gguf --raw -p "Once upon a time" --temperature 0.8 --seed 7
-  graft run model.gguf --adapter a --adapter b=0.3                     chat` + exitStatus,
+  graft run model.gguf --adapter a --adapter b=0.3                     chat
+  graft run model.gguf --requests requests.jsonl                       adapters of its own for each` + exitStatus,
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.generate(cmd.Context(), args[0], &o) },
 	}
 	o.gate.add(cmd)
 	f := cmd.Flags()
+	f.StringVar(&o.requests, "requests", "", "answer the requests of a file, {\"prompt\": ..., \"adapters\": [\"PATH=FACTOR\"]} a line, with a JSON object a line")
 	f.StringVarP(&o.prompt, "prompt", "p", "", "what to answer or to continue")
 	f.StringVar(&o.file, "file", "", "read the prompt from a file")
 	f.StringVar(&o.system, "system", "", "system message")
@@ -95,6 +98,9 @@ func (a *app) generate(ctx context.Context, path string, o *runCmdOptions) error
 		return err
 	}
 	defer base.Close()
+	if o.requests != "" {
+		return a.serve(ctx, base, o)
+	}
 	if err := a.pass(&o.gate, base.Source, o.adapters); err != nil {
 		return err
 	}

@@ -69,6 +69,7 @@ few rows at a time.
 		newCombineCmd(a),
 		newResizeCmd(a),
 		newBlendCmd(a),
+		newAdaptersCmd(a),
 		newSignCmd(a),
 		newVerifyCmd(a),
 		newAttestCmd(a),

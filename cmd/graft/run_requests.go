@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/train"
+	"github.com/graft-lora/graft/train/model"
+)
+
+// request is a line of --requests.
+type request struct {
+	Prompt   string   `json:"prompt"`
+	System   string   `json:"system"`
+	Adapters []string `json:"adapters"` // PATH or PATH=FACTOR; they act together
+	Max      *int     `json:"max"`      // tokens; --max if absent
+}
+
+// response is a line of the answer.
+type response struct {
+	Line     int      `json:"line"`
+	Adapters []string `json:"adapters"`
+	Text     string   `json:"text"`
+	Tokens   int      `json:"tokens"`
+	Stopped  bool     `json:"stopped"`
+	// LoadMS is the time that adapters not used before took to load and to be checked, SwitchMS
+	// the time from there to a session that has them.
+	LoadMS   float64 `json:"load_ms"`
+	SwitchMS float64 `json:"switch_ms"`
+}
+
+// adapterCache keeps adapters that are loaded, by their paths.
+type adapterCache struct {
+	base   *train.Base
+	loaded map[string]*model.Adapter
+	pass   func(path string) error // the gate that each goes through once
+}
+
+func (c *adapterCache) get(path string) (*model.Adapter, error) {
+	if a := c.loaded[path]; a != nil {
+		return a, nil
+	}
+	if err := c.pass(path); err != nil {
+		return nil, err
+	}
+	a, err := c.base.LoadAdapter(path)
+	if err != nil {
+		return nil, err
+	}
+	c.loaded[path] = a
+	return a, nil
+}
+
+// serve answers requests from a file, one JSON object a line, each with adapters of its own.
+// The base is opened once and never touched.
+func (a *app) serve(ctx context.Context, base *train.Base, o *runCmdOptions) error {
+	if len(o.adapters) > 0 || o.prompt != "" || o.compare {
+		return format.Usagef("--requests has prompts and adapters in its lines: it goes without -p, --file, --adapter and --compare")
+	}
+	data, err := os.ReadFile(o.requests)
+	if err != nil {
+		return err
+	}
+	cache := &adapterCache{base, map[string]*model.Adapter{}, func(path string) error { return a.pass(&o.gate, base.Source, []string{path}) }}
+	out := json.NewEncoder(a.out)
+	out.SetEscapeHTML(false)
+	for i, line := range bytes.Split(data, []byte("\n")) {
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		r, err := a.request(ctx, cache, line, *o)
+		if err != nil {
+			return fmt.Errorf("%s: line %d: %w", o.requests, i+1, err)
+		}
+		r.Line = i + 1
+		if err := out.Encode(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) request(ctx context.Context, cache *adapterCache, line []byte, o runCmdOptions) (*response, error) {
+	dec := json.NewDecoder(bytes.NewReader(line))
+	dec.DisallowUnknownFields()
+	var req request
+	if err := dec.Decode(&req); err != nil {
+		return nil, format.Usagef("not a request: %v", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, format.Usagef("more than one object")
+	}
+	if strings.TrimSpace(req.Prompt) == "" {
+		return nil, format.Usagef("it has no prompt")
+	}
+	o.prompt = req.Prompt
+	if req.System != "" {
+		o.system = req.System
+	}
+	if req.Max != nil {
+		if *req.Max < 0 {
+			return nil, format.Usagef("max is %d", *req.Max)
+		}
+		o.gen.Max = *req.Max
+	}
+	res := &response{Adapters: req.Adapters}
+	if res.Adapters == nil {
+		res.Adapters = []string{}
+	}
+	begun := time.Now()
+	var adapters []model.Scaled
+	for _, arg := range req.Adapters {
+		w := parseWeighted(arg)
+		ad, err := cache.get(w.path)
+		if err != nil {
+			return nil, err
+		}
+		adapters = append(adapters, model.Scaled{Adapter: ad, Weight: w.factor})
+	}
+	res.LoadMS = milliseconds(time.Since(begun))
+	prompt, err := o.tokens(cache.base, nil)
+	if err != nil {
+		return nil, err
+	}
+	if len(prompt) >= o.context {
+		return nil, format.Usagef("the prompt has %d tokens and the context %d: raise --context", len(prompt), o.context)
+	}
+	begun = time.Now()
+	s, err := cache.base.Model.NewSession(o.context, adapters...)
+	if err != nil {
+		return nil, err
+	}
+	res.SwitchMS = milliseconds(time.Since(begun))
+	g, err := train.Generate(ctx, s, cache.base.Tokenizer, prompt, o.gen, func(string) error { return nil })
+	if err != nil {
+		return nil, err
+	}
+	res.Text, res.Tokens, res.Stopped = g.Text, len(g.IDs), g.Stopped
+	return res, nil
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
