@@ -240,6 +240,12 @@ func (r *runner) expect(ctx context.Context) (e expected, err error) {
 		}
 		eachLoad(a.train, all, limit, evaluation)
 	}
+	// The sketch of inputs at the end, over the first samples.
+	var first []int
+	for i, tokens := 0, 0; i < len(a.train) && tokens < sketchTokens(r.state.Tokens+int64(e.tokens)); i++ {
+		first, tokens = append(first, i), tokens+a.train[i].tokens
+	}
+	eachLoad(a.train, first, limit, evaluation)
 	e.seconds += e.train
 	return e, nil
 }

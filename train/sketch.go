@@ -292,11 +292,14 @@ func (s *Sketch) write(ctx context.Context, path string) error {
 	return w.Close()
 }
 
+// sketchTokens is how many tokens a run over so many looks at for its sketch.
+func sketchTokens(trained int64) int { return min(max(int(trained/33), sketchLeast), sketchMost) }
+
 // writeMoments adds to the adapter the sketch of what it was trained on: of the first samples,
-// as many as make a hundredth of the run, no fewer than sketchLeast tokens and no more than
+// as many as make some 3 % of the run, no fewer than sketchLeast tokens and no more than
 // sketchMost. A pass over them costs a third of a training step on them.
 func (r *runner) writeMoments(ctx context.Context) error {
-	want := min(max(int(r.state.Tokens/33), sketchLeast), sketchMost)
+	want := sketchTokens(r.state.Tokens)
 	var samples []data.Sample
 	tokens := 0
 	for _, s := range answers(r.train) {
