@@ -1,6 +1,7 @@
 package format
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -65,6 +66,24 @@ func (t *Tensor) ReadAt(p []byte, off int64) (int, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, fmt.Errorf("%s: tensor %s: %w", t.Path, t.Name, err)
+}
+
+// Copy writes the bytes of t to w, a part at a time, until ctx ends.
+func (t *Tensor) Copy(ctx context.Context, w io.Writer) error {
+	buf := make([]byte, min(t.Size, 1<<20))
+	for off := int64(0); off < t.Size; off += int64(len(buf)) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		buf = buf[:min(int64(len(buf)), t.Size-off)]
+		if _, err := t.ReadAt(buf, off); err != nil {
+			return err
+		}
+		if _, err := w.Write(buf); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Rows and Cols give t as a matrix: Cols is the last dimension, Rows the product

@@ -168,7 +168,7 @@ func (a *app) digestTensors(ctx context.Context, tensors []*format.Tensor, all b
 				if leftOut(t.Name) {
 					continue
 				}
-				if err := hashTensor(ctx, h, t); err != nil {
+				if err := t.Copy(ctx, h); err != nil {
 					return err
 				}
 			}
@@ -188,13 +188,13 @@ func (a *app) digestTensors(ctx context.Context, tensors []*format.Tensor, all b
 		g.Go(func() error {
 			a.progress("%d of %d tensors", i+1, len(tensors))
 			h := sha256.New()
-			if err := hashTensor(ctx, h, t); err != nil {
+			if err := t.Copy(ctx, h); err != nil {
 				return err
 			}
 			d.Tensors[i].SHA256 = hex.EncodeToString(h.Sum(nil))
 			if all {
 				h := sha1.New()
-				if err := hashTensor(ctx, h, t); err != nil {
+				if err := t.Copy(ctx, h); err != nil {
 					return err
 				}
 				d.Tensors[i].SHA1 = hex.EncodeToString(h.Sum(nil))
@@ -207,21 +207,6 @@ func (a *app) digestTensors(ctx context.Context, tensors []*format.Tensor, all b
 	}
 	d.Content = contentDigest(d.Tensors)
 	return d, nil
-}
-
-func hashTensor(ctx context.Context, h hash.Hash, t *format.Tensor) error {
-	buf := make([]byte, min(t.Size, 1<<20))
-	for off := int64(0); off < t.Size; off += int64(len(buf)) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		buf = buf[:min(int64(len(buf)), t.Size-off)]
-		if _, err := t.ReadAt(buf, off); err != nil {
-			return err
-		}
-		h.Write(buf)
-	}
-	return nil
 }
 
 // contentDigest is the SHA-256 of the lines "NAME TYPE SHAPE SHA256", sorted by name.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/internal/signing"
 	"github.com/graft-lora/graft/merge"
@@ -147,7 +148,7 @@ func (a *app) verifyAdapter(path string, o *verifyOptions, hold func(string, ...
 	}
 	switch {
 	case o.gate.mismatch:
-	case ad.Meta["graft.base.tensors"] == "":
+	case ad.Meta[adapter.MetaBaseTensors] == "":
 		hold("%s fits %s, and does not say what it was trained on", path, o.base)
 	default:
 		hold("%s was trained on %s", path, o.base)

@@ -18,7 +18,7 @@ import (
 // Keys of [Adapter.Meta] that say which base an adapter belongs to.
 const (
 	// MetaBaseTensors holds a JSON object: of each tensor that the adapter changes the
-	// first 32 hexadecimal digits of [TensorDigest].
+	// first 32 hexadecimal digits of [arch.Model.TensorDigest].
 	MetaBaseTensors = "graft.base.tensors"
 	// MetaBaseSource is the [SourceDigest] of the base.
 	MetaBaseSource = "graft.base.source"
@@ -33,26 +33,6 @@ const SourceKey = "provenance.source.sha256"
 // digits of a tensor's digest that an adapter keeps.
 const digits = 32
 
-// TensorDigest is the SHA-256 of the stored tensors behind a view, in hexadecimal: of
-// their types, shapes and bytes, not of their names or places. Views of the same
-// tensors of two files have the same one.
-func TensorDigest(v *format.View) (string, error) {
-	h := sha256.New()
-	buf := make([]byte, 1<<20)
-	for _, t := range v.From {
-		fmt.Fprintf(h, "%v %v\n", t.Type, t.Shape)
-		for off := int64(0); off < t.Size; off += int64(len(buf)) {
-			part := buf[:min(int64(len(buf)), t.Size-off)]
-			if _, err := t.ReadAt(part, off); err != nil {
-				return "", err
-			}
-			h.Write(part)
-		}
-		t.Release() // a base larger than memory stays on disk
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
 // TensorDigests is the digest of each view of m among names, all of them if names is
 // nil, by up to threads at a time.
 func TensorDigests(m *arch.Model, names []string, threads int) (map[string]string, error) {
@@ -65,12 +45,11 @@ func TensorDigests(m *arch.Model, names []string, threads int) (map[string]strin
 	var g errgroup.Group
 	g.SetLimit(max(threads, 1))
 	for i, name := range names {
-		v := m.View(name)
-		if v == nil {
+		if m.View(name) == nil {
 			continue
 		}
 		g.Go(func() (err error) {
-			list[i], err = TensorDigest(v)
+			list[i], err = m.TensorDigest(name)
 			return err
 		})
 	}

@@ -85,7 +85,7 @@ func (p parts) problem(module, f string, args ...any) error {
 	return fmt.Errorf(f, args...)
 }
 
-// has says whether all of names are there and nothing else but those and optional ones.
+// has says whether all of names are there.
 func (p parts) has(names ...string) bool {
 	for _, n := range names {
 		if p[n] == nil {

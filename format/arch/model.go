@@ -1,6 +1,8 @@
 package arch
 
 import (
+	"sync"
+
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/gguf"
 )
@@ -30,6 +32,8 @@ type Model struct {
 	index  map[string]*format.View
 	closes []func() error
 	stored storedNames
+
+	digests sync.Map // of TensorDigest, by name
 }
 
 // NewModel makes a model of views; closers are called by Close.
