@@ -48,7 +48,7 @@ conversation, a line a message.
 	}
 	o.gate.add(cmd)
 	f := cmd.Flags()
-	f.StringVar(&o.requests, "requests", "", "answer the requests of a file, {\"prompt\": ..., \"adapters\": [\"PATH=FACTOR\"]} a line, with a JSON object a line")
+	f.StringVar(&o.requests, "requests", "", "answer the requests of a file (-: standard input), {\"prompt\": ..., \"adapters\": [\"PATH=FACTOR\"]} a line, with a JSON object a line")
 	f.StringVarP(&o.prompt, "prompt", "p", "", "what to answer or to continue")
 	f.StringVar(&o.file, "file", "", "read the prompt from a file")
 	f.StringVar(&o.system, "system", "", "system message")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -18,10 +19,40 @@ import (
 
 // request is a line of --requests.
 type request struct {
-	Prompt   string   `json:"prompt"`
-	System   string   `json:"system"`
-	Adapters []string `json:"adapters"` // PATH or PATH=FACTOR; they act together
-	Max      *int     `json:"max"`      // tokens; --max if absent
+	Prompt   string           `json:"prompt"`
+	System   string           `json:"system"`
+	Adapters []requestAdapter `json:"adapters"` // they act together
+	Max      *int             `json:"max"`      // tokens; --max if absent
+}
+
+// requestAdapter is "PATH", "PATH=FACTOR" or {"path": PATH, "scale": FACTOR}.
+type requestAdapter struct{ weighted }
+
+func (r *requestAdapter) UnmarshalJSON(b []byte) error {
+	var name string
+	if json.Unmarshal(b, &name) == nil {
+		r.weighted = parseWeighted(name)
+		return nil
+	}
+	o := struct {
+		Path  string  `json:"path"`
+		Scale float32 `json:"scale"`
+	}{Scale: 1}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&o); err != nil || o.Path == "" {
+		return fmt.Errorf(`adapter %s: write "PATH", "PATH=FACTOR" or {"path": "PATH", "scale": FACTOR}`, b)
+	}
+	r.weighted = weighted{o.Path, o.Scale}
+	return nil
+}
+
+// String is PATH or PATH=FACTOR.
+func (r requestAdapter) String() string {
+	if r.factor == 1 {
+		return r.path
+	}
+	return fmt.Sprintf("%s=%g", r.path, r.factor)
 }
 
 // response is a line of the answer.
@@ -59,34 +90,50 @@ func (c *adapterCache) get(path string) (*model.Adapter, error) {
 	return a, nil
 }
 
-// serve answers requests from a file, one JSON object a line, each with adapters of its own.
-// The base is opened once and never touched.
+// serve answers requests from a file or, by the name "-", from standard input as they come,
+// one JSON object a line, each with adapters of its own. The base is opened once and never
+// touched.
 func (a *app) serve(ctx context.Context, base *train.Base, o *runCmdOptions) error {
 	if len(o.adapters) > 0 || o.prompt != "" || o.compare {
 		return format.Usagef("--requests has prompts and adapters in its lines: it goes without -p, --file, --adapter and --compare")
 	}
-	data, err := os.ReadFile(o.requests)
-	if err != nil {
-		return err
+	in, name := io.Reader(os.Stdin), "standard input"
+	if o.requests != "-" {
+		f, err := os.Open(o.requests)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		in, name = f, o.requests
 	}
 	cache := &adapterCache{base, map[string]*model.Adapter{}, func(path string) error { return a.pass(&o.gate, base.Source, []string{path}) }}
 	out := json.NewEncoder(a.out)
 	out.SetEscapeHTML(false)
-	for i, line := range bytes.Split(data, []byte("\n")) {
-		if len(bytes.TrimSpace(line)) == 0 {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, longestRequest)
+	n := 0
+	for lines.Scan() {
+		n++
+		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
 		}
-		r, err := a.request(ctx, cache, line, *o)
+		r, err := a.request(ctx, cache, lines.Bytes(), *o)
 		if err != nil {
-			return fmt.Errorf("%s: line %d: %w", o.requests, i+1, err)
+			return fmt.Errorf("%s: line %d: %w", name, n, err)
 		}
-		r.Line = i + 1
+		r.Line = n
 		if err := out.Encode(r); err != nil {
 			return err
 		}
 	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("%s: line %d: %w", name, n+1, err)
+	}
 	return nil
 }
+
+// longestRequest is the most bytes of a line.
+const longestRequest = 16 << 20
 
 func (a *app) request(ctx context.Context, cache *adapterCache, line []byte, o runCmdOptions) (*response, error) {
 	dec := json.NewDecoder(bytes.NewReader(line))
@@ -111,18 +158,15 @@ func (a *app) request(ctx context.Context, cache *adapterCache, line []byte, o r
 		}
 		o.gen.Max = *req.Max
 	}
-	res := &response{Adapters: req.Adapters}
-	if res.Adapters == nil {
-		res.Adapters = []string{}
-	}
+	res := &response{Adapters: []string{}}
 	begun := time.Now()
 	var adapters []model.Scaled
-	for _, arg := range req.Adapters {
-		w := parseWeighted(arg)
+	for _, w := range req.Adapters {
 		ad, err := cache.get(w.path)
 		if err != nil {
 			return nil, err
 		}
+		res.Adapters = append(res.Adapters, w.String())
 		adapters = append(adapters, model.Scaled{Adapter: ad, Weight: w.factor})
 	}
 	res.LoadMS = milliseconds(time.Since(begun))
