@@ -297,6 +297,12 @@ func (c *Config) Check() error {
 	if _, err := c.compute(); err != nil {
 		return err
 	}
+	if _, _, err := c.schedule(1, 1); err != nil {
+		return err
+	}
+	if _, err := optim.New(c.Optimizer, nil); err != nil {
+		return err
+	}
 	if err := c.checkData(); err != nil {
 		return err
 	}

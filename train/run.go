@@ -315,6 +315,13 @@ func (r *runner) read() error {
 		if err != nil {
 			return err
 		}
+		if err := enc.Check(held, c.HeldOut); err != nil {
+			return err
+		}
+		for _, note := range held.Stats.Notes() {
+			r.notes = append(r.notes, c.HeldOut+": "+note)
+			r.told(Progress{Phase: "reading", Note: c.HeldOut + ": " + note})
+		}
 		r.held = held.Samples
 	}
 	return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -50,9 +51,11 @@ func (r *rate) String() string {
 
 func (r *rate) Set(s string) (err error) {
 	if r.c.AutoLR = s == "auto"; !r.c.AutoLR {
-		r.c.LR, err = strconv.ParseFloat(s, 64)
+		if r.c.LR, err = strconv.ParseFloat(s, 64); err != nil {
+			return errors.New("it is a number or auto")
+		}
 	}
-	return err
+	return nil
 }
 
 func (r *rate) Type() string { return "float or auto" }
@@ -210,32 +213,44 @@ func (o *trainOptions) config(cmd *cobra.Command, args []string) (train.Config, 
 		if err != nil {
 			return cfg, format.Usagef("%v", err)
 		}
-		// Flags are bound to o.cfg: parse those that were given over the file's settings.
-		given := map[string]string{}
-		cmd.Flags().Visit(func(f *pflag.Flag) {
-			if f.Value.Type() != "stringArray" { // which are not bound to settings
-				given[f.Name] = f.Value.String()
-			}
-		})
-		o.cfg = file
-		o.targets, o.exclude = strings.Join(file.Adapter.Targets, ","), strings.Join(file.Adapter.Exclude, ",")
-		for name, value := range given {
-			if err := cmd.Flags().Set(name, value); err != nil {
-				return cfg, err
-			}
-		}
-		return o.config(cmd, nil)
+		return o.over(cmd, file)
 	}
 	if o.resume && cfg.Base == "" {
 		if cfg.Output == "" {
 			return cfg, format.Usagef("--resume needs the output folder of the run: -o DIR")
 		}
-		return train.ResumeConfig(cfg.Output)
+		begun, err := train.ResumeConfig(cfg.Output)
+		if err != nil {
+			return cfg, err
+		}
+		if begun.Base == "" {
+			return cfg, format.Usagef("%s: no base is given", filepath.Join(cfg.Output, train.ConfigFile))
+		}
+		return o.over(cmd, begun)
 	}
 	if err := cfg.Check(); err != nil && !((o.showMask > 0 || o.plan) && cfg.Output == "") {
 		return cfg, format.Usagef("%v", err)
 	}
 	return cfg, nil
+}
+
+// over puts the flags that were given over the settings of a file.
+func (o *trainOptions) over(cmd *cobra.Command, file train.Config) (train.Config, error) {
+	// Flags are bound to o.cfg, which gets the file's settings: those given are parsed again.
+	given := map[string]string{}
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if f.Value.Type() != "stringArray" { // which are not bound to settings
+			given[f.Name] = f.Value.String()
+		}
+	})
+	o.cfg = file
+	o.targets, o.exclude = strings.Join(file.Adapter.Targets, ","), strings.Join(file.Adapter.Exclude, ",")
+	for name, value := range given {
+		if err := cmd.Flags().Set(name, value); err != nil {
+			return o.cfg, err
+		}
+	}
+	return o.config(cmd, nil)
 }
 
 func (a *app) train(ctx context.Context, cfg train.Config, o *trainOptions) error {
@@ -254,6 +269,9 @@ func (a *app) train(ctx context.Context, cfg train.Config, o *trainOptions) erro
 	}
 	result, err := train.Run(ctx, cfg, mode, a.trainProgress())
 	if err != nil {
+		if _, begun := os.Stat(filepath.Join(cfg.Output, train.ConfigFile)); begun == nil && ctx.Err() != nil {
+			a.say("graft train --resume -o %s goes on from here", cfg.Output)
+		}
 		return err
 	}
 	if a.json {

@@ -125,3 +125,25 @@ func TestTools(t *testing.T) {
 		}
 	}
 }
+
+// TestMessagesByName reads conversations under other names, those of ShareGPT too.
+func TestMessagesByName(t *testing.T) {
+	t.Parallel()
+	e := &Encoder{Tokenizer: sprig(t), Template: templateFunc(chatML), Context: 100}
+	for line, want := range map[string]string{
+		`{"turns":[{"from":"human","value":"Hi"},{"from":"gpt","value":"One."}]}`:                          "One.<|im_end|>",
+		`{"turns":[{"role":"user","content":"Hi"},{"role":"assistant","content":"One."}]}`:                 "One.<|im_end|>",
+		`{"system":"Be","turns":[{"from":"human","value":"Hi"},{"from":"gpt","value":"One.","weight":1}]}`: "One.<|im_end|>",
+	} {
+		set, err := e.Read(write(t, "a.jsonl", line), Fields{Messages: "turns"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := trainedText(e.Tokenizer, set.Samples[0]); got != want {
+			t.Errorf("%s: trained is %q, want %q", line, got, want)
+		}
+	}
+	if _, err := e.Read(write(t, "a.jsonl", `{"turns":[{"from":"cat","value":"Hi"}]}`), Fields{Messages: "turns"}); err == nil || !strings.Contains(err.Error(), "a.jsonl:1: field turns: turn 1 is from \"cat\"") {
+		t.Error(err)
+	}
+}

@@ -160,6 +160,7 @@ func TestMasks(t *testing.T) {
 	const think = `{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"so</think>One."},{"role":"user","content":"More"},{"role":"assistant","content":"hm</think>Two."}]}`
 	const pair = `{"prompt":"Hi","completion":"One."}`
 	const lists = `{"prompt":[{"role":"user","content":"Hi"},{"role":"assistant","content":"One."},{"role":"user","content":"More"}],"completion":[{"role":"assistant","content":"Two."}]}`
+	const half = `{"prompt":"Hi","completion":[{"role":"assistant","content":"One."}]}`
 	const shareGPT = `{"conversations":[{"from":"human","value":"Hi"},{"from":"gpt","value":"One."},{"from":"human","value":"More"},{"from":"gpt","value":"Two.","train":false}]}`
 	const otherName = `{"conversations":[{"role":"user","content":"Hi"},{"role":"assistant","content":"One."}]}`
 	const alpaca = `{"instruction":"Add","input":"1 and 2","output":"Three."}`
@@ -179,6 +180,7 @@ func TestMasks(t *testing.T) {
 		{"marked, last", two, marking, Options{Train: "last"}, "Two."},
 		{"pair as chat", pair, chatML, Options{}, "One.<|im_end|>"},
 		{"pair of lists", lists, chatML, Options{}, "Two.<|im_end|>"},
+		{"pair of a string and a list", half, chatML, Options{}, "One.<|im_end|>"},
 		{"ShareGPT", shareGPT, chatML, Options{}, "One.<|im_end|>"},
 		{"messages called conversations", otherName, chatML, Options{}, "One.<|im_end|>"},
 		{"Alpaca", alpaca, chatML, Options{}, "Three.<|im_end|>"},

@@ -241,10 +241,9 @@ func readPrompt(f Fields, fields map[string]json.RawMessage) (before []Message, 
 
 // anyMessages reads a list of messages, ShareGPT's among them.
 func anyMessages(name string, b json.RawMessage) ([]Message, error) {
-	var turns []struct{ From string }
-	if json.Unmarshal(b, &turns) == nil && len(turns) > 0 && turns[0].From != "" {
+	if speaks(b) {
 		var r Record
-		err := readShareGPT(&r, Fields{}, map[string]json.RawMessage{"conversations": b})
+		err := r.readShareGPT(name, map[string]json.RawMessage{name: b})
 		return r.Messages, err
 	}
 	return messages(name, b)

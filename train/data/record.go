@@ -73,7 +73,7 @@ var shapes = []shape{
 	{"prompt and completion", func(f Fields) []string {
 		return []string{or(f.Prompt, "prompt"), or(f.Completion, "completion")}
 	}, readPair},
-	{"conversations (ShareGPT)", func(Fields) []string { return []string{"conversations"} }, readShareGPT},
+	{"conversations (ShareGPT)", func(Fields) []string { return []string{"conversations"} }, readConversations},
 	{"instruction and output (Alpaca)", func(Fields) []string { return []string{"instruction", "output"} }, readAlpaca},
 	{"text", func(f Fields) []string { return []string{or(f.Text, "text")} }, readTextField},
 }
@@ -120,12 +120,13 @@ func readTextField(r *Record, f Fields, fields map[string]json.RawMessage) error
 }
 
 // readPair reads prompt and completion, which are two strings or, as some data sets
-// have it, two lists of messages.
+// have it, lists of messages; where one of them is a list, a string is a message of the
+// user or of the assistant.
 func readPair(r *Record, f Fields, fields map[string]json.RawMessage) error {
 	names := [2]string{or(f.Prompt, "prompt"), or(f.Completion, "completion")}
-	if fields[names[0]][0] == '[' && fields[names[1]][0] == '[' {
+	if fields[names[0]][0] == '[' || fields[names[1]][0] == '[' {
 		for i, n := range names {
-			ms, err := messages(n, fields[n])
+			ms, err := sideOf(n, []string{"user", "assistant"}[i], fields[n])
 			if err != nil {
 				return err
 			}
@@ -147,39 +148,54 @@ func readPair(r *Record, f Fields, fields map[string]json.RawMessage) error {
 	return nil
 }
 
+// sideOf are the messages of a list, or the one of role that a string is.
+func sideOf(name, role string, b json.RawMessage) ([]Message, error) {
+	if b[0] == '[' {
+		return messages(name, b)
+	}
+	text, err := str(name, b)
+	return []Message{NewMessage(role, text)}, err
+}
+
 // shareGPTRoles are the names of speakers in ShareGPT's records.
 var shareGPTRoles = map[string]string{
 	"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
 	"bing": "assistant", "bard": "assistant", "model": "assistant", "tool": "tool", "observation": "tool", "function_response": "tool",
 }
 
-// readShareGPT reads turns of {"from": …, "value": …}, and what the record may have in
-// "system" before them; some data sets have messages under that name.
-func readShareGPT(r *Record, _ Fields, fields map[string]json.RawMessage) error {
+// speaks says whether a list of turns says who speaks as ShareGPT's do.
+func speaks(b json.RawMessage) bool {
+	var turns []struct{ From, Role string }
+	return json.Unmarshal(b, &turns) == nil && len(turns) > 0 && turns[0].From != "" && turns[0].Role == ""
+}
+
+// readConversations reads what stands under "conversations": mostly ShareGPT's turns,
+// and messages in some data sets.
+func readConversations(r *Record, _ Fields, fields map[string]json.RawMessage) error {
+	return readMessages(r, Fields{Messages: "conversations"}, fields)
+}
+
+// readShareGPT reads turns of {"from": …, "value": …} in the field name, and what the
+// record may have in "system" before them.
+func (r *Record) readShareGPT(name string, fields map[string]json.RawMessage) error {
 	var turns []struct {
 		From   string
 		Value  *string
 		Train  *bool
 		Weight *float64
 	}
-	if err := json.Unmarshal(fields["conversations"], &turns); err != nil {
-		return fmt.Errorf("field conversations: %w", err)
-	}
-	if len(turns) == 0 {
-		return fmt.Errorf("field conversations is an empty conversation")
-	}
-	if turns[0].From == "" {
-		return readMessages(r, Fields{Messages: "conversations"}, fields)
+	if err := json.Unmarshal(fields[name], &turns); err != nil {
+		return fmt.Errorf("field %s: %w", name, err)
 	}
 	for i, t := range turns {
 		role, ok := shareGPTRoles[t.From]
 		if !ok || t.Value == nil {
-			return fmt.Errorf("field conversations: turn %d is from %q: it needs a value, and one of %s", i+1, t.From,
+			return fmt.Errorf("field %s: turn %d is from %q: it needs a value, and one of %s", name, i+1, t.From,
 				strings.Join(slices.Sorted(maps.Keys(shareGPTRoles)), ", "))
 		}
 		m := NewMessage(role, *t.Value)
 		if err := m.flags(t.Train, t.Weight); err != nil {
-			return fmt.Errorf("field conversations: turn %d: %w", i+1, err)
+			return fmt.Errorf("field %s: turn %d: %w", name, i+1, err)
 		}
 		r.Messages = append(r.Messages, m)
 	}
@@ -223,6 +239,9 @@ func readAlpaca(r *Record, _ Fields, fields map[string]json.RawMessage) error {
 
 func readMessages(r *Record, f Fields, fields map[string]json.RawMessage) (err error) {
 	name := or(f.Messages, "messages")
+	if speaks(fields[name]) {
+		return r.readShareGPT(name, fields)
+	}
 	if r.Messages, err = messages(name, fields[name]); err != nil {
 		return err
 	}

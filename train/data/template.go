@@ -53,7 +53,7 @@ func (c *ChatTemplate) Render(messages []any, tools any, generate bool) (text st
 	vars.Set("add_generation_prompt", generate)
 	out, err := c.t.Render(vars, jinja.Options{Now: func() time.Time { return Date }})
 	if err != nil {
-		return "", nil, err
+		return "", nil, fmt.Errorf("the chat template: %w", err)
 	}
 	if c.t.HasGeneration() {
 		spans = append([][2]int{}, out.Generation...)

@@ -258,3 +258,19 @@ func TestRecordedClipping(t *testing.T) {
 		}
 	}
 }
+
+// TestScheduleSettings refuses what would have no effect.
+func TestScheduleSettings(t *testing.T) {
+	t.Parallel()
+	for want, c := range map[string]ScheduleSettings{
+		"schedule cosine has no min_ratio: it goes with cosine_with_min_lr": {Name: "cosine", MinRatio: 0.1},
+		"schedule linear has no cycles":                                     {Name: "linear", Cycles: 2},
+		"schedule inverse_sqrt has no power: it goes with polynomial":       {Name: "inverse_sqrt", Power: 2},
+		"schedule warmup_stable_decay needs decay":                          {Name: "wsd"},
+		"no schedule is called \"rex\"":                                     {Name: "rex"},
+	} {
+		if _, err := NewSchedule(c, 1); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %s", c, err, want)
+		}
+	}
+}

@@ -14,8 +14,8 @@ import (
 type Schedule func(step int) float64
 
 // ScheduleSettings says how the learning rate goes. The names and meanings are
-// those of transformers' get_scheduler. Fields that a schedule does not have are
-// ignored by it; zero means the default that is given.
+// those of transformers' get_scheduler. A field that a schedule does not have must be
+// zero; zero means the default that is given.
 type ScheduleSettings struct {
 	Name       string  `json:"name" yaml:"name"`                                   // a name that [ScheduleNames] lists
 	Warmup     int     `json:"warmup" yaml:"warmup"`                               // steps of rising rate; constant has none
@@ -68,8 +68,40 @@ func NewSchedule(c ScheduleSettings, rate float64) (Schedule, error) {
 			return nil, fmt.Errorf("optim: schedule %s: no way to rise or fall is called %q: there are linear, cosine, 1-sqrt", c.Name, kind)
 		}
 	}
+	if err := c.fits(); err != nil {
+		return nil, err
+	}
 	factor := make(c, rate)
 	return func(step int) float64 { return rate * factor(step) }, nil
+}
+
+// fits says which setting is given to a schedule that has no use for it, so that nobody
+// waits for what will not happen.
+func (c ScheduleSettings) fits() error {
+	for _, f := range []struct {
+		name  string
+		given bool
+		of    []string
+	}{
+		{"cycles", c.Cycles != 0, []string{"cosine", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "cosine_with_restarts", "warmup_stable_decay"}},
+		{"min_ratio", c.MinRatio != 0, []string{"cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"}},
+		{"warmup_from", c.WarmupFrom != 0, []string{"cosine_warmup_with_min_lr"}},
+		{"timescale", c.Timescale != 0, []string{"inverse_sqrt"}},
+		{"power", c.Power != 0, []string{"polynomial"}},
+		{"end", c.End != 0, []string{"polynomial"}},
+		{"stable", c.Stable != 0, []string{"warmup_stable_decay"}},
+		{"decay", c.Decay != 0, []string{"warmup_stable_decay"}},
+		{"warmup_type", c.WarmupType != "", []string{"warmup_stable_decay"}},
+		{"decay_type", c.DecayType != "", []string{"warmup_stable_decay"}},
+	} {
+		if f.given && !slices.Contains(f.of, c.Name) {
+			return fmt.Errorf("optim: schedule %s has no %s: it goes with %s", c.Name, f.name, strings.Join(f.of, ", "))
+		}
+	}
+	if c.Name == "warmup_stable_decay" && c.Decay == 0 {
+		return fmt.Errorf("optim: schedule %s needs decay, the number of steps in which the rate falls at the end", c.Name)
+	}
+	return nil
 }
 
 // warm puts the linear warm-up, which begins at zero, before f.
