@@ -99,8 +99,7 @@ var blendLimits = []struct {
 	{"model_stock", 3e-7}, {"sce", 3e-7}, {"dare", 3e-7}, {"della", 3e-7},
 }
 
-// TestBlendsAsMergekit compares every recorded run but those of methods that graft
-// lacks (ram, ramplus_tl).
+// TestBlendsAsMergekit compares every recorded run.
 func TestBlendsAsMergekit(t *testing.T) {
 	t.Parallel()
 	dir := testutil.Shared(t, "oracle", "mergekit")
@@ -116,12 +115,6 @@ func TestBlendsAsMergekit(t *testing.T) {
 	}
 	compared := 0
 	for run, info := range runs {
-		if strings.HasPrefix(run, "ram") {
-			if _, err := ReadRecipe(filepath.Join(dir, run, "config.yaml")); format.ExitStatus(err) != 2 {
-				t.Errorf("%s: %v", run, err)
-			}
-			continue
-		}
 		compared++
 		t.Run(run, func(t *testing.T) {
 			t.Parallel()
@@ -136,8 +129,8 @@ func TestBlendsAsMergekit(t *testing.T) {
 			compareBlend(t, run, out.Model, filepath.Join(dir, run, "model.safetensors"))
 		})
 	}
-	if compared != 34 {
-		t.Errorf("%d runs compared, want 34", compared)
+	if compared != 36 {
+		t.Errorf("%d runs compared, want 36", compared)
 	}
 }
 
@@ -229,7 +222,7 @@ func TestBlendGGUF(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, run := range []string{"ties", "slerp", "nuslerp_rows", "nuslerp_rowwise", "dare_ties", "della", "passthrough_layers", "model_stock_filter", "arcee_fusion"} {
+	for _, run := range []string{"ties", "slerp", "nuslerp_rows", "nuslerp_rowwise", "dare_ties", "della", "passthrough_layers", "model_stock_filter", "arcee_fusion", "ramplus_tl"} {
 		for _, from := range [][]string{{"base"}, {"ft1", "ft3"}, {"base", "ft1", "ft3"}} {
 			r, models := openRecipe(t, dir, run)
 			for _, name := range from {
