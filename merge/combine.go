@@ -22,6 +22,8 @@ type combiner struct {
 // adapters' own.
 type combination struct {
 	*CombineOptions
+	ctx     context.Context
+	pool    *kernel.Pool
 	matrix  string
 	weights []float32 // the user's factor for each term
 	from    []int     // which adapter each term is of
@@ -82,9 +84,10 @@ func exact(method string) func(*combination, []Term) (Term, error) {
 // layout: resolved against the same base, or all unresolved and of one format.
 // A matrix that only some of them change is combined from those.
 //
-// Memory, besides the adapters: for methods that work on the changes 4 bytes an
-// element and adapter and 16 more for one matrix at a time, otherwise that of the factors.
-func Combine(adapters []Weighted, o CombineOptions) (*adapter.Adapter, error) {
+// Memory, besides the adapters: no change is ever formed. Methods that work on the changes
+// read them by blocks of rows, several times over, and hold what [TruncatedSVD] does;
+// those on factors some copies of the factors of one matrix.
+func Combine(ctx context.Context, adapters []Weighted, o CombineOptions) (*adapter.Adapter, error) {
 	if o.Method == "" {
 		o.Method = "cat"
 	}
@@ -99,6 +102,8 @@ func Combine(adapters []Weighted, o CombineOptions) (*adapter.Adapter, error) {
 	if o.TrueDelta {
 		m.fold = exact(o.Method)
 	}
+	pool := kernel.NewPool(max(o.Threads, 1))
+	defer pool.Close()
 	first := adapters[0]
 	all := map[string]*combination{}
 	terms := map[string][]Term{}
@@ -118,7 +123,7 @@ func Combine(adapters []Weighted, o CombineOptions) (*adapter.Adapter, error) {
 			}
 			k := key(p)
 			if pairs[k] == nil {
-				pairs[k], all[k] = p, &combination{CombineOptions: &o, matrix: k}
+				pairs[k], all[k] = p, &combination{CombineOptions: &o, ctx: ctx, pool: pool, matrix: k}
 				order = append(order, k)
 			}
 			terms[k] = append(terms[k], termOf(p))
@@ -140,6 +145,9 @@ func Combine(adapters []Weighted, o CombineOptions) (*adapter.Adapter, error) {
 		t, err := m.fold(all[k], ts)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", k, err)
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
 		}
 		out.Pairs = append(out.Pairs, withTerm(pairs[k], t))
 	}
@@ -229,12 +237,15 @@ func (t tasks) onFactors(c *combination, ts []Term) (Term, error) {
 			root = -root
 		}
 		wa = append(wa, root)
-		as, bs = append(as, values(term.A)), append(bs, values(term.B))
+		as, bs = append(as, valuesOf(term.A)), append(bs, valuesOf(term.B))
 	}
 	out := Term{Scale: 1, A: kernel.Mat{Rows: rank, Cols: ts[0].A.Cols, Stride: ts[0].A.Cols}, B: kernel.Mat{Rows: ts[0].B.Rows, Cols: rank, Stride: rank}}
-	out.A.Data = t.combine(as, wa, c.CombineOptions, c.masksOf("A"))
-	out.B.Data = t.combine(bs, wb, c.CombineOptions, c.masksOf("B"))
-	return out, nil
+	var err error
+	if out.A.Data, err = t.combineAll(as, wa, c.CombineOptions, c.masksOf("A")); err != nil {
+		return Term{}, err
+	}
+	out.B.Data, err = t.combineAll(bs, wb, c.CombineOptions, c.masksOf("B"))
+	return out, err
 }
 
 // masksOf are the random masks of the terms for a part of the matrix.
@@ -247,56 +258,13 @@ func (c *combination) masksOf(part string) []func(int) bool {
 	return out
 }
 
-// values is a copy of m's elements.
-func values(m kernel.Mat) []float32 {
+// valuesOf is a copy of m's elements.
+func valuesOf(m kernel.Mat) []float32 {
 	x := make([]float32, 0, m.Rows*m.Cols)
 	for i := range m.Rows {
 		x = append(x, m.Row(i)...)
 	}
 	return x
-}
-
-// largestFullSVD is the smaller dimension up to which a matrix is decomposed as a
-// whole rather than by random directions.
-const largestFullSVD = 768
-
-// onDeltas combines the changes themselves and brings the result to singular form.
-func (t tasks) onDeltas(c *combination, ts []Term) (Term, error) {
-	cut := c.Cut
-	if cut.Rank == 0 && !c.TrueDelta {
-		cut.Rank = c.rank
-	}
-	var xs [][]float32
-	for _, term := range ts {
-		d := kernel.NewMat(term.B.Rows, term.A.Cols)
-		kernel.GemmNN(nil, d, term.B, term.A, false)
-		for i := range d.Data {
-			d.Data[i] *= term.Scale
-		}
-		xs = append(xs, d.Data)
-	}
-	rows, cols := ts[0].B.Rows, ts[0].A.Cols
-	sum := kernel.Mat{Rows: rows, Cols: cols, Stride: cols, Data: t.combine(xs, c.weights, c.CombineOptions, c.masksOf("delta"))}
-	var l LowRank
-	var err error
-	if min(rows, cols) <= largestFullSVD || cut.Rank == 0 {
-		l, err = denseSVD(sum, cut)
-	} else {
-		l, _, err = TruncatedSVD(context.Background(), nil, matrix{sum}, cut, c.Seed)
-	}
-	if err != nil {
-		return Term{}, err
-	}
-	return l.withoutNoise().clamped(c.Clamp).term(), nil
-}
-
-// matrix lets a matrix in memory be read by rows.
-type matrix struct{ kernel.Mat }
-
-func (m matrix) Dims() (rows, cols int64) { return int64(m.Rows), int64(m.Cols) }
-func (m matrix) ReadRows(dst []float32, row int64) error {
-	m.DecodeRows(dst, int(row))
-	return nil
 }
 
 // clamped limits the values of the factors U*S and Vᵀ to the quantile q of both, as
@@ -345,6 +313,14 @@ func (l LowRank) withoutNoise() LowRank {
 	r := 1
 	for r < l.A.Rows && l.Singular[r] > 1e-7*l.Singular[0] {
 		r++
+	}
+	return l.first(r)
+}
+
+// first is what the first r directions hold.
+func (l LowRank) first(r int) LowRank {
+	if r == l.A.Rows {
+		return l
 	}
 	l.A = l.A.Sub(0, r, 0, l.A.Cols)
 	b := kernel.NewMat(l.B.Rows, r)

@@ -6,9 +6,11 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/format/safetensors"
 	"github.com/graft-lora/graft/internal/kernel"
@@ -89,7 +91,7 @@ func TestCombinedAsPEFT(t *testing.T) {
 		if c.Type == "svd" && c.Rank == 0 {
 			o.Cut.Rank = c.Result // PEFT's default; graft's keeps the exact sum
 		}
-		got, err := Combine(ws, o)
+		got, err := Combine(t.Context(), ws, o)
 		if c.Error != "" {
 			if err == nil || !strings.Contains(err.Error(), "equal ranks") {
 				t.Errorf("%s: %v, PEFT says %s", c.Name, err, c.Error)
@@ -200,7 +202,7 @@ func TestTrueDelta(t *testing.T) {
 		{CombineOptions{Method: "magnitude_prune", Density: 0.5, TrueDelta: true}, 30, 1},
 		{CombineOptions{Method: "dare_ties", Density: 0.5, TrueDelta: true, Cut: Cut{Rank: 5}}, 5, 3},
 	} {
-		out, err := Combine(ws, c.o)
+		out, err := Combine(t.Context(), ws, c.o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +212,7 @@ func TestTrueDelta(t *testing.T) {
 			t.Errorf("%+v: rank %d, relative error %g; want rank %d", c.o, g.A.Rows, e, c.rank)
 		}
 	}
-	out, err := Combine(ws, CombineOptions{Method: "linear"})
+	out, err := Combine(t.Context(), ws, CombineOptions{Method: "linear"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +228,7 @@ func TestDareMasks(t *testing.T) {
 	t.Parallel()
 	ws := []Weighted{{adapterOf(pairOf("1", 200, 8, 100, 1)), 1}, {adapterOf(pairOf("2", 200, 8, 100, 1)), 1}}
 	make := func(seed uint64) adapter.Matrix {
-		out, err := Combine(ws, CombineOptions{Method: "dare_linear", Density: 0.3, Seed: seed})
+		out, err := Combine(t.Context(), ws, CombineOptions{Method: "dare_linear", Density: 0.3, Seed: seed})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -247,18 +249,107 @@ func TestDareMasks(t *testing.T) {
 	}
 }
 
-func TestLargest(t *testing.T) {
+// TestKeepFirstLargest: any blocks, the same values.
+func TestKeepFirstLargest(t *testing.T) {
 	t.Parallel()
-	x := []float32{1, -3, 2, 3, -2, 0, 2}
+	x := []float32{1, -3, 2, 3, -2, 0.5, 2}
 	for k, want := range []string{"", "1", "13", "123", "1234", "12346", "012346", "0123456"} {
-		got := ""
-		for i, keep := range largest(x, k) {
-			if keep {
-				got += fmt.Sprint(i)
+		for _, block := range []int{1, 3, len(x)} {
+			y := slices.Clone(x)
+			blocks := func(f func([]float32, int)) error {
+				for at := 0; at < len(y); at += block {
+					f(y[at:min(at+block, len(y))], at)
+				}
+				return nil
+			}
+			p, err := keepFirstLargest(blocks, len(x), k)
+			if err == nil && p != nil {
+				err = blocks(p)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for i, v := range y {
+				if v != 0 {
+					got += fmt.Sprint(i)
+				}
+			}
+			if got != want {
+				t.Errorf("the %d largest are %s, want %s", k, got, want)
 			}
 		}
-		if got != want {
-			t.Errorf("the %d largest are %s, want %s", k, got, want)
+	}
+}
+
+// TestCombineLarge: a change that is too large to be held is combined by blocks of rows,
+// at any number of threads the same, and as a small one is.
+func TestCombineLarge(t *testing.T) {
+	t.Parallel()
+	ws := []Weighted{{adapterOf(pairOf("1", 900, 3, 800, 2)), 0.7}, {adapterOf(pairOf("2", 900, 5, 800, 0.5)), -0.4}}
+	var terms []Term
+	weights := []float32{}
+	for _, w := range ws {
+		terms, weights = append(terms, termOf(w.Pairs[0])), append(weights, w.Factor)
+	}
+	for _, m := range []tasks{{pruneSmall, true}, {pruneRandom, true}, {pruneSmall, false}} {
+		o := &CombineOptions{Density: 0.4, Seed: 3}
+		c := func(threads int) *combination {
+			pool := kernel.NewPool(threads)
+			t.Cleanup(pool.Close)
+			return &combination{CombineOptions: o, ctx: t.Context(), pool: pool, matrix: "x", weights: weights, from: []int{0, 1}}
 		}
+		var xs [][]float32
+		for _, term := range terms {
+			d := kernel.NewMat(900, 800)
+			rowsOf(nil, d, term, 0)
+			xs = append(xs, d.Data)
+		}
+		want, err := m.combineAll(xs, weights, o, c(1).masksOf("delta"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for threads := range 3 {
+			r, err := m.changesOf(c(threads+1), terms)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := allOf(t, r); !slices.Equal(got, want) {
+				t.Errorf("%d threads: blocks of rows have other values than the whole", threads+1)
+			}
+		}
+	}
+	// The random directions find what the whole decomposition does.
+	whole, err := Combine(t.Context(), ws, CombineOptions{Method: "dare_linear", Density: 1, TrueDelta: true, Cut: Cut{Rank: 8}, Threads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, sum := termOf(whole.Pairs[0]), kernel.NewMat(900, 800)
+	for i, term := range terms {
+		d := mul(term.B, term.A)
+		for j, v := range d.Data {
+			sum.Data[j] += weights[i] * term.Scale * v
+		}
+	}
+	if e := relative(mul(g.B, g.A), sum, 1); e > 1e-5 {
+		t.Errorf("relative error %g", e)
+	}
+}
+
+// TestSingularForm: what is too large to be decomposed as a whole needs a cut.
+func TestSingularForm(t *testing.T) {
+	t.Parallel()
+	a, b := randomMat("a", 4, 2600), randomMat("b", 2600, 4)
+	m := &changes{c: &combination{CombineOptions: &CombineOptions{}, ctx: t.Context(), weights: []float32{1}}, terms: []Term{{A: a, B: b, Scale: 1}},
+		prune: make([]prune, 1), tmp: make([]changeBuffers, 1)}
+	if _, err := singularForm(t.Context(), nil, m, Cut{}, 0); format.ExitStatus(err) != 2 {
+		t.Error(err)
+	}
+	l, err := singularForm(t.Context(), nil, m, Cut{Energy: 0.999999}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.A.Rows != 4 {
+		t.Errorf("rank %d, want 4", l.A.Rows)
 	}
 }

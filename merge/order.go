@@ -82,37 +82,3 @@ func descend(bins []int64, r int64) (bin uint32, rest int64) {
 	}
 	return uint32(len(bins) - 1), 0
 }
-
-// largest marks the k values of x of largest magnitude; of equal ones at the edge
-// the first.
-func largest(x []float32, k int) []bool {
-	keep := make([]bool, len(x))
-	if k >= len(x) {
-		for i := range keep {
-			keep[i] = true
-		}
-		return keep
-	}
-	if k <= 0 {
-		return keep
-	}
-	s := newOrderStats(int64(len(x) - k))
-	s.first(x)
-	s.endFirst()
-	s.second(x)
-	edge := s.end()[0].bits
-	left := k
-	for i, v := range x {
-		if magnitude(v) > edge {
-			keep[i] = true
-			left--
-		}
-	}
-	for i, v := range x {
-		if left > 0 && magnitude(v) == edge {
-			keep[i] = true
-			left--
-		}
-	}
-	return keep
-}

@@ -17,50 +17,125 @@ type tasks struct {
 	elect bool   // sign election and a mean over those that agree
 }
 
-// pruner sets values of x to zero and rescales the others, in place. mask tells
-// random ones what to keep.
-type pruner func(x []float32, density float64, mask func(i int) bool)
+// values is a visit to the values of a tensor in order, in blocks: at is the number of the
+// block's first value.
+type values func(f func(x []float32, at int)) error
 
-// pruneSmall keeps the int(density*n) largest magnitudes.
-func pruneSmall(x []float32, density float64, _ func(int) bool) {
-	for i, keep := range largest(x, int(density*float64(len(x)))) {
-		if !keep {
-			x[i] = 0
+// pruner reads what it must know of a tensor of n values, and returns what sets those of a
+// block to zero that are not kept and rescales the others, in place; nil keeps all.
+// mask tells random ones what to keep.
+type pruner func(v values, n int, density float64, mask func(i int) bool) (prune, error)
+
+type prune func(x []float32, at int)
+
+// pruneSmall keeps the int(density*n) largest magnitudes, of equal ones at the edge the
+// first.
+func pruneSmall(v values, n int, density float64, _ func(int) bool) (prune, error) {
+	return keepFirstLargest(v, n, int(density*float64(n)))
+}
+
+func keepFirstLargest(v values, n, k int) (prune, error) {
+	switch {
+	case k >= n:
+		return nil, nil
+	case k <= 0:
+		return func(x []float32, _ int) { clear(x) }, nil
+	}
+	s := newOrderStats(int64(n - k))
+	if err := v(func(x []float32, _ int) { s.first(x) }); err != nil {
+		return nil, err
+	}
+	s.endFirst()
+	if err := v(func(x []float32, _ int) { s.second(x) }); err != nil {
+		return nil, err
+	}
+	edge := s.end()[0]
+	last := n // the last value of the edge's magnitude that is kept
+	if left := edge.equal - edge.rest; edge.rest > 0 {
+		if err := v(func(x []float32, at int) {
+			for i, a := range x {
+				if magnitude(a) == edge.bits {
+					if left--; left == 0 {
+						last = at + i
+					}
+				}
+			}
+		}); err != nil {
+			return nil, err
 		}
 	}
+	return func(x []float32, at int) {
+		for i, a := range x {
+			if m := magnitude(a); m < edge.bits || m == edge.bits && at+i > last {
+				x[i] = 0
+			}
+		}
+	}, nil
 }
 
 // pruneRandom keeps what mask keeps and divides it by the density, so that the
 // expected value stays.
-func pruneRandom(x []float32, density float64, mask func(int) bool) {
+func pruneRandom(_ values, _ int, density float64, mask func(int) bool) (prune, error) {
 	d := float32(density)
-	for i := range x {
-		if mask(i) {
-			x[i] /= d
-		} else {
-			x[i] = 0
+	return func(x []float32, at int) {
+		for i := range x {
+			if mask(at + i) {
+				x[i] /= d
+			} else {
+				x[i] = 0
+			}
 		}
+	}, nil
+}
+
+// pruners makes ready what prunes each of several tensors of n values.
+func (t tasks) pruners(vs []values, n int, o *CombineOptions, masks []func(int) bool) ([]prune, error) {
+	out := make([]prune, len(vs))
+	if t.prune == nil || o.density() >= 1 {
+		return out, nil
+	}
+	for k, v := range vs {
+		var err error
+		if out[k], err = t.prune(v, n, o.density(), masks[k]); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// combine combines blocks xs of tensors, which it prunes in place, into dst.
+func (t tasks) combine(dst []float32, xs [][]float32, at int, ps []prune, weights []float32, frequency bool) {
+	for k, p := range ps {
+		if p != nil {
+			p(xs[k], at)
+		}
+	}
+	for i := range dst {
+		if t.elect {
+			dst[i] = electedMean(xs, weights, i, frequency)
+			continue
+		}
+		var sum float32
+		for k, x := range xs {
+			sum += float32(weights[k] * x[i])
+		}
+		dst[i] = sum
 	}
 }
 
-// combine returns the combination of xs, which it prunes in place.
-func (t tasks) combine(xs [][]float32, weights []float32, o *CombineOptions, masks []func(int) bool) []float32 {
-	if t.prune != nil && o.density() < 1 {
-		for k, x := range xs {
-			t.prune(x, o.density(), masks[k])
-		}
+// combineAll combines tensors that are there as a whole, and prunes them in place.
+func (t tasks) combineAll(xs [][]float32, weights []float32, o *CombineOptions, masks []func(int) bool) ([]float32, error) {
+	vs := make([]values, len(xs))
+	for k, x := range xs {
+		vs[k] = func(f func([]float32, int)) error { f(x, 0); return nil }
+	}
+	ps, err := t.pruners(vs, len(xs[0]), o, masks)
+	if err != nil {
+		return nil, err
 	}
 	out := make([]float32, len(xs[0]))
-	for i := range out {
-		if t.elect {
-			out[i] = electedMean(xs, weights, i, o.MajoritySign == "frequency")
-			continue
-		}
-		for k, x := range xs {
-			out[i] += float32(weights[k] * x[i])
-		}
-	}
-	return out
+	t.combine(out, xs, 0, ps, weights, o.frequency())
+	return out, nil
 }
 
 // electedMean is the mean of those of the weighted i-th values whose sign is the
@@ -117,6 +192,7 @@ type CombineOptions struct {
 	// them exactly unless Cut says otherwise.
 	TrueDelta bool
 	Seed      uint64 // of random masks
+	Threads   int    // 0 means 1; the result does not depend on it
 
 	// mask, if not nil, replaces the random masks: part is "A", "B" or "delta".
 	mask func(matrix, part string, adapter int) func(i int) bool
@@ -128,6 +204,8 @@ func (o *CombineOptions) density() float64 {
 	}
 	return o.Density
 }
+
+func (o *CombineOptions) frequency() bool { return o.MajoritySign == "frequency" }
 
 func (o *CombineOptions) check() error {
 	if o.Density < 0 || o.Density > 1 || math.IsNaN(o.Density) {

@@ -62,7 +62,8 @@ Adapters of one format need no base; the output has their format, too. With
 				return err
 			}
 			defer done()
-			sum, err := merge.Combine(ws, opt)
+			opt.Threads = a.threads
+			sum, err := merge.Combine(cmd.Context(), ws, opt)
 			if err != nil {
 				return err
 			}
