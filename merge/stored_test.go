@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/graft-lora/graft/format"
@@ -73,13 +74,15 @@ func TestStored(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	const h, rank = 12, 3
 	base := map[string]array{
-		"model.diffusion_model.double_blocks.0.img_attn.qkv.weight": randomArray(r, 3*h, h),
-		"model.diffusion_model.double_blocks.0.img_attn.qkv.bias":   randomArray(r, 3*h),
-		"model.diffusion_model.single_blocks.0.linear1.weight":      randomArray(r, 7*h, h),
-		"model.diffusion_model.input_blocks.1.0.in_layers.2.weight": randomArray(r, h, 5, 3, 3),
-		"model.diffusion_model.norm.weight":                         randomArray(r, h),
-		"model.diffusion_model.out.weight":                          randomArray(r, h, 2*h),
-		"model.diffusion_model.untouched.weight":                    randomArray(r, 5),
+		"model.diffusion_model.double_blocks.0.img_attn.qkv.weight":   randomArray(r, 3*h, h),
+		"model.diffusion_model.double_blocks.0.img_attn.qkv.bias":     randomArray(r, 3*h),
+		"model.diffusion_model.single_blocks.0.linear1.weight":        randomArray(r, 7*h, h),
+		"model.diffusion_model.input_blocks.1.0.in_layers.2.weight":   randomArray(r, h, 5, 3, 3),
+		"model.diffusion_model.norm.weight":                           randomArray(r, h),
+		"model.diffusion_model.out.weight":                            randomArray(r, h, 2*h),
+		"model.diffusion_model.untouched.weight":                      randomArray(r, 5),
+		"model.diffusion_model.final_layer.adaLN_modulation.1.weight": randomArray(r, 2*h, h),
+		"model.diffusion_model.final_layer.adaLN_modulation.1.bias":   randomArray(r, 2*h),
 	}
 	parts := map[string]array{
 		"lora_unet_transformer_blocks_0_attn_to_k.lora_down.weight": randomArray(r, rank, h),
@@ -93,6 +96,9 @@ func TestStored(t *testing.T) {
 		"lora_unet_out.lora_down.weight":                            randomArray(r, rank, 2*h),
 		"lora_unet_out.lora_up.weight":                              randomArray(r, h, rank),
 		"lora_unet_out.dora_scale":                                  randomArray(r, 1, 2*h),
+		"lora_unet_norm_out_linear.lora_down.weight":                randomArray(r, rank, h),
+		"lora_unet_norm_out_linear.lora_up.weight":                  randomArray(r, 2*h, rank),
+		"lora_unet_norm_out_linear.diff_b":                          randomArray(r, 2*h),
 	}
 	dir := t.TempDir()
 	writeArrays(t, filepath.Join(dir, "base.safetensors"), base)
@@ -134,6 +140,12 @@ func TestStored(t *testing.T) {
 	add("single_blocks.0.linear1.weight", 3*h*h, wide(parts["lora_unet_single_transformer_blocks_0_proj_mlp.diff"]))
 	add("input_blocks.1.0.in_layers.2.weight", 0, product("lora_unet_down_blocks_0_resnets_0_conv1", 1))
 	add("norm.weight", 0, wide(parts["lora_unet_norm.w_norm"]))
+	last := product("lora_unet_norm_out_linear", 1) // diffusers' halves: scale and shift
+	add("final_layer.adaLN_modulation.1.weight", 0, last[h*h:])
+	add("final_layer.adaLN_modulation.1.weight", h*h, last[:h*h])
+	last = wide(parts["lora_unet_norm_out_linear.diff_b"])
+	add("final_layer.adaLN_modulation.1.bias", 0, last[h:])
+	add("final_layer.adaLN_modulation.1.bias", h, last[:h])
 	add("out.weight", 0, product("lora_unet_out", 1))
 	w := want["model.diffusion_model.out.weight"]
 	for j := range 2 * h {
@@ -169,8 +181,8 @@ func TestStored(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(ds) != 6 {
-			t.Errorf("%s changes %d tensors, want 6", path, len(ds))
+		if len(ds) != 8 {
+			t.Errorf("%s changes %d tensors, want 8", path, len(ds))
 		}
 		for _, v := range sum.Views {
 			rows, cols := v.Rows.Dims()
@@ -204,6 +216,30 @@ func TestStored(t *testing.T) {
 		}
 		if err := write(filepath.Join(dir, name), a, adapter.WriteOptions{}); err == nil {
 			t.Errorf("%s takes what it cannot hold", name)
+		}
+	}
+	// Resolved, with rows in the base's order, the same file comes of it; in diffusers' form
+	// the last layer has the base's name and the order that goes with it.
+	resolved := filepath.Join(dir, "resolved.safetensors")
+	if err := adapter.WriteKohya(resolved, a, adapter.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	check(resolved)
+	a.Pairs = slices.DeleteFunc(a.Pairs, func(p *adapter.Pair) bool { return !strings.Contains(p.Module, "norm_out") })
+	dotted := filepath.Join(dir, "dotted.safetensors")
+	if err := adapter.WriteDiffusers(dotted, a, adapter.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := adapter.Open(dotted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Resolve(m); err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range b.Pairs {
+		if p.Module != "diffusion_model.final_layer.adaLN_modulation.1" || !slices.Equal(p.B.Data, a.Pairs[i].B.Data) {
+			t.Errorf("%s: other rows", p.Module)
 		}
 	}
 }

@@ -76,6 +76,8 @@ type Pair struct {
 	onBase *onBase // what is still to be multiplied with the base
 	suffix string  // ".bias" where the change is of a module's bias
 	part   bool    // Target holds other matrices besides, see Row
+	// swapped: under the name Module the two halves of the rows stand the other way round.
+	swapped bool
 
 	// embedding says that PEFT keeps the pair as that of an embedding, transposed.
 	embedding bool

@@ -17,6 +17,7 @@ func (p *Pair) SetFactors(a, b Matrix, scale float32) {
 // PEFTTensors gives the pair's factors as PEFT stores them: key names and matrices,
 // B's rows in the order of Hugging Face checkpoints. a must be resolved.
 func (a *Adapter) PEFTTensors(p *Pair) (keyA, keyB string, ma, mb Matrix) {
+	p = p.asNamed()
 	b, _ := a.hf(p)
 	key := peftPrefix + p.Module
 	if p.embedding {

@@ -63,7 +63,7 @@ func (p *Pair) place(m *arch.Model, flat map[string]string) error {
 		if !ok {
 			return format.Usagef("the model has no module %s%s", p.Module, p.suffix)
 		}
-		p.Target, p.Expert, p.Row = s.Tensor, -1, 0
+		p.Target, p.Expert, p.Row, p.swapped = s.Tensor, -1, 0, s.Swapped
 		if p.part = s.Row != nil; p.part {
 			p.Row = s.Row(p.B.Rows, p.A.Cols)
 			if p.Vector {
@@ -168,6 +168,9 @@ func (a *Adapter) resolve(p *Pair, m *arch.Model, flat map[string]string) error 
 		return format.Usagef("%s changes a matrix of %d x %d, the base's %s is %v", name(p), p.B.Rows, p.A.Cols, p.Target, shape)
 	}
 	p.embedding = p.embedding || p.Target == "token_embd.weight"
+	if p.swapped && !a.native {
+		p.reorder(p.halves())
+	}
 	toGGUF, toHF := m.RowOrder(p.Target)
 	if toGGUF == nil {
 		return p.addBase(m)
@@ -177,6 +180,16 @@ func (a *Adapter) resolve(p *Pair, m *arch.Model, flat map[string]string) error 
 		p.reorder(toGGUF)
 	}
 	return p.addBase(m)
+}
+
+// halves is the order of rows, or of a vector's elements, in which the second half comes
+// first. It is its own inverse.
+func (p *Pair) halves() func(int64) int64 {
+	n := int64(p.B.Rows)
+	if p.Vector {
+		n = int64(p.A.Cols)
+	}
+	return func(i int64) int64 { return (i + n/2) % n }
 }
 
 // reorder moves the rows of the changed matrix, or the elements of the changed vector.
@@ -204,6 +217,16 @@ func name(p *Pair) string {
 		return p.Module
 	}
 	return p.Target
+}
+
+// asNamed is p with rows as they are under its module's name, which the base's may not be.
+func (p *Pair) asNamed() *Pair {
+	if !p.swapped {
+		return p
+	}
+	q := p.Clone()
+	q.reorder(p.halves())
+	return q
 }
 
 // hf returns B and Magnitude of p with rows in Hugging Face's order. The adapter is

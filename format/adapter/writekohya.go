@@ -24,44 +24,44 @@ func WriteDiffusers(path string, a *Adapter, opt WriteOptions) error {
 }
 
 // kohyaName is the flattened name of a pair's module.
-func kohyaName(p *Pair) (string, error) {
+func kohyaName(p *Pair) (name string, base bool, err error) {
 	if !strings.Contains(p.Module, ".") && plainName(p.Module) != p.Module {
-		return p.Module, nil // it is one
+		return p.Module, false, nil // it is one
 	}
 	for _, part := range []struct{ dotted, prefix string }{
 		{"text_encoder_2.", "lora_te2_"}, {"text_encoder.", "lora_te1_"},
 		{"transformer.", "lora_unet_"}, {"unet.", "lora_unet_"}, {"diffusion_model.", "lora_unet_"}, {"model.diffusion_model.", "lora_unet_"},
 	} {
 		if rest, ok := strings.CutPrefix(p.Module, part.dotted); ok {
-			return part.prefix + strings.ReplaceAll(rest, ".", "_"), nil
+			return part.prefix + strings.ReplaceAll(rest, ".", "_"), false, nil
 		}
 	}
 	if p.Module == "" {
-		return "", errUnresolved
+		return "", false, errUnresolved
 	}
-	return "lora_te_" + strings.ReplaceAll(p.Module, ".", "_"), nil
+	return "lora_te_" + strings.ReplaceAll(p.Module, ".", "_"), false, nil
 }
 
-// dottedName is the name of a pair's module as the base has it.
-func (a *Adapter) dottedName(p *Pair) (string, error) {
+// dottedName is the name of a pair's module: its own, or as the base has it.
+func (a *Adapter) dottedName(p *Pair) (name string, base bool, err error) {
 	if strings.Contains(p.Module, ".") {
-		return p.Module, nil
+		return p.Module, false, nil
 	}
 	if p.Target == "" {
-		return "", errUnresolved
+		return "", false, errUnresolved
 	}
 	if p.part {
-		return "", format.Unsupported("%s is a part of the tensor %s: its name is not told by the base", p.Module, p.Target)
+		return "", false, format.Unsupported("%s is a part of the tensor %s: its name is not told by the base", p.Module, p.Target)
 	}
-	name := strings.TrimSuffix(strings.TrimSuffix(p.Target, ".weight"), ".bias")
+	name = strings.TrimSuffix(strings.TrimSuffix(p.Target, ".weight"), ".bias")
 	if rest, ok := strings.CutPrefix(name, "model.diffusion_model."); ok {
 		name = "diffusion_model." + rest
 	}
-	return name, nil
+	return name, true, nil
 }
 
-// writeOne writes all pairs into one file.
-func (a *Adapter) writeOne(path string, opt WriteOptions, nameOf func(*Pair) (string, error), endings map[string]string) error {
+// writeOne writes all pairs into one file. nameOf also says whether a name is the base's.
+func (a *Adapter) writeOne(path string, opt WriteOptions, nameOf func(*Pair) (string, bool, error), endings map[string]string) error {
 	if !a.resolved && a.Format != "kohya" && a.Format != "diffusers" {
 		return errUnresolved
 	}
@@ -81,9 +81,12 @@ func (a *Adapter) writeOne(path string, opt WriteOptions, nameOf func(*Pair) (st
 		if p.Expert >= 0 {
 			return format.Unsupported("%s: one file of pairs cannot hold an adapter of single experts", name(p))
 		}
-		key, err := nameOf(p)
+		key, base, err := nameOf(p)
 		if err != nil {
 			return err
+		}
+		if !base {
+			p = p.asNamed()
 		}
 		b, magnitude := a.hf(p)
 		if p.Vector {

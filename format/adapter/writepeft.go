@@ -43,6 +43,7 @@ func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
 func (a *Adapter) peftPlan(pairs []*Pair, typ format.Type) (*format.Plan, error) {
 	plan := &format.Plan{}
 	for _, p := range pairs {
+		p = p.asNamed()
 		b, magnitude := a.hf(p)
 		key := peftPrefix + p.Module
 		put := func(suffix string, m Matrix) error { return output(plan, key+suffix, typ, dims(m), m) }

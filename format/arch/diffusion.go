@@ -14,7 +14,13 @@ import (
 // prefix of their part of the checkpoint, with underscores for dots.
 type storedNames struct {
 	once sync.Once
-	flat map[string]string // to the tensor; "" where two share the name
+	flat map[string]storedName
+}
+
+// storedName is the tensor of a name, "" where two share it.
+type storedName struct {
+	tensor string
+	swap   bool // see nameRule
 }
 
 // parts of a checkpoint: what stands before the names of a module in the file, and what
@@ -61,12 +67,12 @@ func candidates(module string) []string {
 }
 
 func (s *storedNames) fill(views []*format.View) {
-	s.flat = map[string]string{}
-	put := func(name, tensor string) {
-		if was, ok := s.flat[name]; ok && was != tensor {
+	s.flat = map[string]storedName{}
+	put := func(name, tensor string, swap bool) {
+		if was, ok := s.flat[name]; ok && was.tensor != tensor {
 			tensor = ""
 		}
-		s.flat[name] = tensor
+		s.flat[name] = storedName{tensor, swap}
 	}
 	for _, v := range views {
 		module, ok := strings.CutSuffix(v.Name, ".weight")
@@ -84,43 +90,54 @@ func (s *storedNames) fill(views []*format.View) {
 			}
 		}
 		for _, n := range names {
-			put(n, v.Name)
+			put(n, v.Name, false)
 			// A model with diffusers' names is found by the original ones, too.
-			if to, row := translate(n); to != "" && row == nil {
-				put(to, v.Name)
+			for _, t := range translations(n) {
+				if t.row == nil {
+					put(t.name, v.Name, t.swap)
+				}
 			}
 		}
 	}
 }
 
 // find gives the tensor of a flattened name, and for a part of it where its rows begin.
-func (s *storedNames) find(flat string) (tensor string, row func(rows, cols int) int) {
-	if t := s.flat[flat]; t != "" {
-		return t, nil
+func (s *storedNames) find(flat string) (n storedName, row func(rows, cols int) int) {
+	if n := s.flat[flat]; n.tensor != "" {
+		return n, nil
 	}
-	for _, alternative := range []string{"", "2"} {
-		if to, row := translateAs(flat, alternative); to != "" {
-			if t := s.flat[to]; t != "" {
-				return t, row
-			}
+	for _, t := range translations(flat) {
+		if n := s.flat[t.name]; n.tensor != "" {
+			return storedName{n.tensor, t.swap}, t.row
 		}
 	}
-	return "", nil
+	return storedName{}, nil
 }
 
 // rowsOf places the k-th of several matrices of the same size under each other.
 func rowsOf(k int) func(int, int) int { return func(rows, _ int) int { return k * rows } }
 
-// rule turns a flattened name of diffusers into the one of the original checkpoint.
+// nameRule turns a flattened name of diffusers into the one of the original checkpoint.
 type nameRule struct {
 	from *regexp.Regexp
-	to   func(m []string, alternative string) string
+	to   func(m []string) string
 	row  func(m []string) func(rows, cols int) int
+	// swap: the rows are those of a shift and of a scale, and diffusers has them the other
+	// way round. It holds for matrices of two times as many rows as columns only: where a
+	// block makes more of them (Stable Diffusion 3's, but for the last), both agree.
+	swap bool
+}
+
+// translation is what the original checkpoint may call a module.
+type translation struct {
+	name string
+	row  func(rows, cols int) int
+	swap bool
 }
 
 // expand puts the groups of a match into to, "$1" and so on.
-func expand(to string) func([]string, string) string {
-	return func(m []string, _ string) string {
+func expand(to string) func([]string) string {
+	return func(m []string) string {
 		out := to
 		for i, s := range m {
 			out = strings.ReplaceAll(out, "$"+strconv.Itoa(i), s)
@@ -144,7 +161,7 @@ func fusedRule(from, to string, group int) nameRule {
 // unet numbers the blocks of Stable Diffusion's U-Net as the original does: three a level,
 // the first of the inputs being the convolution in front.
 func unet(from string, number func(i, j int) int, place string) nameRule {
-	return nameRule{from: regexp.MustCompile("^" + from + "$"), to: func(m []string, alternative string) string {
+	return nameRule{from: regexp.MustCompile("^" + from + "$"), to: func(m []string) string {
 		i, _ := strconv.Atoi(m[1])
 		j, _ := strconv.Atoi(m[2])
 		side := "input_blocks"
@@ -153,6 +170,20 @@ func unet(from string, number func(i, j int) int, place string) nameRule {
 		}
 		return fmt.Sprintf("%s_%d_%s%s", side, number(i, j), place, resnet(m[3]))
 	}}
+}
+
+// upsampler has a place of its own in its level's last block.
+func upsampler(place int) nameRule {
+	return nameRule{from: regexp.MustCompile(`^up_blocks_(\d+)_upsamplers_0_conv$`), to: func(m []string) string {
+		i, _ := strconv.Atoi(m[1])
+		return fmt.Sprintf("output_blocks_%d_%d_conv", 3*i+2, place)
+	}}
+}
+
+func swappedRule(from, to string) nameRule {
+	r := plainRule(from, to)
+	r.swap = true
+	return r
 }
 
 // resnet translates the parts of a residual block; other names stay.
@@ -169,24 +200,19 @@ func resnet(s string) string {
 }
 
 // nameRules are those of U-Nets (Stable Diffusion 1, 2, XL), OpenCLIP's text encoder of
-// SDXL, FLUX and Wan, as diffusers' conversion scripts have them.
+// SDXL, FLUX, Stable Diffusion 3 and Wan, as diffusers' conversion scripts have them. A
+// name may have several: that model's holds which has the tensor.
 var nameRules = []nameRule{
 	unet(`down_blocks_(\d+)_resnets_(\d+)_(\w+)`, func(i, j int) int { return 3*i + j + 1 }, "0_"),
 	unet(`down_blocks_(\d+)_attentions_(\d+)_(\w+)`, func(i, j int) int { return 3*i + j + 1 }, "1_"),
-	{from: regexp.MustCompile(`^down_blocks_(\d+)_downsamplers_0_conv$`), to: func(m []string, _ string) string {
+	{from: regexp.MustCompile(`^down_blocks_(\d+)_downsamplers_0_conv$`), to: func(m []string) string {
 		i, _ := strconv.Atoi(m[1])
 		return fmt.Sprintf("input_blocks_%d_0_op", 3*(i+1))
 	}},
 	unet(`up_blocks_(\d+)_resnets_(\d+)_(\w+)`, func(i, j int) int { return 3*i + j }, "0_"),
 	unet(`up_blocks_(\d+)_attentions_(\d+)_(\w+)`, func(i, j int) int { return 3*i + j }, "1_"),
-	{from: regexp.MustCompile(`^up_blocks_(\d+)_upsamplers_0_conv$`), to: func(m []string, alternative string) string {
-		i, _ := strconv.Atoi(m[1])
-		if alternative == "" {
-			alternative = "1"
-		}
-		return fmt.Sprintf("output_blocks_%d_%s_conv", 3*i+2, alternative)
-	}},
-	{from: regexp.MustCompile(`^mid_block_resnets_([01])_(\w+)$`), to: func(m []string, _ string) string {
+	upsampler(1), upsampler(2), // behind a residual block alone, or behind one and attention
+	{from: regexp.MustCompile(`^mid_block_resnets_([01])_(\w+)$`), to: func(m []string) string {
 		i, _ := strconv.Atoi(m[1])
 		return fmt.Sprintf("middle_block_%d_%s", 2*i, resnet(m[2]))
 	}},
@@ -228,6 +254,25 @@ var nameRules = []nameRule{
 	plainRule("time_text_embed_guidance_embedder_linear_2", "guidance_in_out_layer"),
 	plainRule("time_text_embed_text_embedder_linear_1", "vector_in_in_layer"),
 	plainRule("time_text_embed_text_embedder_linear_2", "vector_in_out_layer"),
+	swappedRule("norm_out_linear", "final_layer_adaLN_modulation_1"),
+	plainRule("proj_out", "final_layer_linear"),
+
+	fusedRule(`transformer_blocks_(\d+)_attn_to_([qkv])`, "joint_blocks_$1_x_block_attn_qkv", 2),
+	fusedRule(`transformer_blocks_(\d+)_attn2_to_([qkv])`, "joint_blocks_$1_x_block_attn2_qkv", 2),
+	fusedRule(`transformer_blocks_(\d+)_attn_add_([qkv])_proj`, "joint_blocks_$1_context_block_attn_qkv", 2),
+	plainRule(`transformer_blocks_(\d+)_attn(2?)_to_out_0`, "joint_blocks_$1_x_block_attn$2_proj"),
+	plainRule(`transformer_blocks_(\d+)_attn_to_add_out`, "joint_blocks_$1_context_block_attn_proj"),
+	plainRule(`transformer_blocks_(\d+)_ff_net_0_proj`, "joint_blocks_$1_x_block_mlp_fc1"),
+	plainRule(`transformer_blocks_(\d+)_ff_net_2`, "joint_blocks_$1_x_block_mlp_fc2"),
+	plainRule(`transformer_blocks_(\d+)_ff_context_net_0_proj`, "joint_blocks_$1_context_block_mlp_fc1"),
+	plainRule(`transformer_blocks_(\d+)_ff_context_net_2`, "joint_blocks_$1_context_block_mlp_fc2"),
+	plainRule(`transformer_blocks_(\d+)_norm1_linear`, "joint_blocks_$1_x_block_adaLN_modulation_1"),
+	swappedRule(`transformer_blocks_(\d+)_norm1_context_linear`, "joint_blocks_$1_context_block_adaLN_modulation_1"),
+	plainRule("pos_embed_proj", "x_embedder_proj"),
+	plainRule("time_text_embed_timestep_embedder_linear_1", "t_embedder_mlp_0"),
+	plainRule("time_text_embed_timestep_embedder_linear_2", "t_embedder_mlp_2"),
+	plainRule("time_text_embed_text_embedder_linear_1", "y_embedder_mlp_0"),
+	plainRule("time_text_embed_text_embedder_linear_2", "y_embedder_mlp_2"),
 
 	plainRule(`blocks_(\d+)_attn1_to_([qkv])`, "blocks_$1_self_attn_$2"),
 	plainRule(`blocks_(\d+)_attn1_to_out_0`, "blocks_$1_self_attn_o"),
@@ -244,23 +289,26 @@ var nameRules = []nameRule{
 	plainRule("condition_embedder_time_embedder_linear_1", "time_embedding_0"),
 	plainRule("condition_embedder_time_embedder_linear_2", "time_embedding_2"),
 	plainRule("condition_embedder_time_proj", "time_projection_1"),
+	plainRule("condition_embedder_image_embedder_norm1", "img_emb_proj_0"),
+	plainRule("condition_embedder_image_embedder_ff_net_0_proj", "img_emb_proj_1"),
+	plainRule("condition_embedder_image_embedder_ff_net_2", "img_emb_proj_3"),
+	plainRule("condition_embedder_image_embedder_norm2", "img_emb_proj_4"),
+	plainRule("proj_out", "head_head"),
 }
 
-// translate gives the original's name for one of diffusers', "" if no rule knows it.
-func translate(flat string) (to string, row func(rows, cols int) int) { return translateAs(flat, "") }
-
-// translateAs is translate where a name has a second possibility.
-func translateAs(flat, alternative string) (to string, row func(rows, cols int) int) {
+// translations are the original's names for one of diffusers'.
+func translations(flat string) (out []translation) {
 	for i := range nameRules {
 		r := &nameRules[i]
 		m := r.from.FindStringSubmatch(flat)
 		if m == nil {
 			continue
 		}
+		t := translation{name: r.to(m), swap: r.swap}
 		if r.row != nil {
-			row = r.row(m)
+			t.row = r.row(m)
 		}
-		return r.to(m, alternative), row
+		out = append(out, t)
 	}
-	return "", nil
+	return out
 }

@@ -41,6 +41,19 @@ func TestDiffusionNames(t *testing.T) {
 			{"transformer.single_transformer_blocks.11.proj_mlp", "single_blocks.11.linear1.weight", 48},
 			{"lora_transformer_single_transformer_blocks_11_proj_out", "single_blocks.11.linear2.weight", 0},
 			{"transformer.time_text_embed.guidance_embedder.linear_1", "guidance_in.in_layer.weight", 0},
+			{"transformer.norm_out.linear", "final_layer.adaLN_modulation.1.weight", 0},
+			{"transformer.proj_out", "final_layer.linear.weight", 0},
+		},
+		"sd3": {
+			{"transformer.transformer_blocks.7.attn.to_k", p + "joint_blocks.7.x_block.attn.qkv.weight", 10},
+			{"transformer.transformer_blocks.7.attn2.to_v", p + "joint_blocks.7.x_block.attn2.qkv.weight", 20},
+			{"transformer.transformer_blocks.7.attn.add_k_proj", p + "joint_blocks.7.context_block.attn.qkv.weight", 10},
+			{"lora_unet_transformer_blocks_7_attn2_to_out_0", p + "joint_blocks.7.x_block.attn2.proj.weight", 0},
+			{"transformer.transformer_blocks.7.ff_context.net.0.proj", p + "joint_blocks.7.context_block.mlp.fc1.weight", 0},
+			{"transformer.transformer_blocks.7.norm1.linear", p + "joint_blocks.7.x_block.adaLN_modulation.1.weight", 0},
+			{"transformer.norm_out.linear", p + "final_layer.adaLN_modulation.1.weight", 0},
+			{"transformer.proj_out", p + "final_layer.linear.weight", 0},
+			{"transformer.time_text_embed.text_embedder.linear_2", p + "y_embedder.mlp.2.weight", 0},
 		},
 		"wan": {
 			{"diffusion_model.blocks.5.self_attn.q", "blocks.5.self_attn.q.weight", 0},
@@ -48,6 +61,8 @@ func TestDiffusionNames(t *testing.T) {
 			{"transformer.blocks.5.attn1.to_out.0", "blocks.5.self_attn.o.weight", 0},
 			{"transformer.blocks.5.attn2.add_k_proj", "blocks.5.cross_attn.k_img.weight", 0},
 			{"transformer.blocks.5.ffn.net.2", "blocks.5.ffn.2.weight", 0},
+			{"transformer.proj_out", "head.head.weight", 0},
+			{"transformer.condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1.weight", 0},
 		},
 		"flux in diffusers' names": {
 			{"transformer.transformer_blocks.7.attn.to_k", "transformer_blocks.7.attn.to_k.weight", 0},
@@ -81,6 +96,38 @@ func TestDiffusionNames(t *testing.T) {
 		for _, unknown := range []string{"lora_unet_nothing", "transformer.blocks.99.attn9.to_q", "", "."} {
 			if s, ok := m.StoredModule(unknown, ""); ok {
 				t.Errorf("%s: %s is %s", name, unknown, s.Tensor)
+			}
+		}
+	}
+}
+
+// TestSwappedHalves: shift and scale stand the other way round in diffusers' names, in the
+// last layer of FLUX and Stable Diffusion 3 and the latter's last context block; seen from
+// a model of either kind.
+func TestSwappedHalves(t *testing.T) {
+	t.Parallel()
+	view := func(name string, rows int64) *format.View {
+		return &format.View{Name: name, Shape: []int64{rows, 4}}
+	}
+	for _, c := range []struct {
+		view   *format.View
+		module string
+		want   bool
+	}{
+		{view("final_layer.adaLN_modulation.1.weight", 8), "transformer.norm_out.linear", true},
+		{view("final_layer.adaLN_modulation.1.weight", 8), "lora_unet_norm_out_linear", true},
+		{view("final_layer.adaLN_modulation.1.weight", 8), "lora_unet_final_layer_adaLN_modulation_1", false},
+		{view("norm_out.linear.weight", 8), "diffusion_model.final_layer.adaLN_modulation.1", true},
+		{view("norm_out.linear.weight", 8), "transformer.norm_out.linear", false},
+		{view("joint_blocks.23.context_block.adaLN_modulation.1.weight", 8), "transformer.transformer_blocks.23.norm1_context.linear", true},
+		{view("joint_blocks.22.context_block.adaLN_modulation.1.weight", 24), "transformer.transformer_blocks.22.norm1_context.linear", false},
+		{view("double_blocks.3.txt_mod.lin.weight", 24), "transformer.transformer_blocks.3.norm1_context.linear", false},
+	} {
+		bias := &format.View{Name: strings.TrimSuffix(c.view.Name, "weight") + "bias", Shape: c.view.Shape[:1]}
+		m := NewModel("", &gguf.Meta{}, []*format.View{c.view, bias})
+		for _, suffix := range []string{"", ".bias"} {
+			if s, ok := m.StoredModule(c.module, suffix); !ok || s.Swapped != c.want {
+				t.Errorf("%s%s: %+v, %v, want %v", c.module, suffix, s, ok, c.want)
 			}
 		}
 	}

@@ -132,30 +132,37 @@ type StoredModule struct {
 	// Row says where in the tensor's rows the module's begin, given its numbers of rows
 	// and columns; nil: at the first, and the module is the whole tensor.
 	Row func(rows, cols int) int
+	// Swapped: the module's name is of a convention in which the two halves of the tensor's
+	// rows stand the other way round.
+	Swapped bool
 }
 
 // StoredModule finds the weight of a module of a stored model by any of the names it has:
 // as in the file, without the file's prefix, with underscores for dots, and for Stable
-// Diffusion, SDXL, FLUX and Wan as diffusers call it. suffix is "" for the weight,
+// Diffusion, SDXL, FLUX and Wan as diffusers calls it. suffix is "" for the weight,
 // ".bias" for the bias. ok is false if there is none.
 func (m *Model) StoredModule(module, suffix string) (s StoredModule, ok bool) {
 	m.stored.once.Do(func() { m.stored.fill(m.Views) })
 	for _, c := range candidates(module) {
-		tensor, row := m.stored.find(c)
+		n, row := m.stored.find(c)
+		tensor := n.tensor
 		if tensor == "" {
 			continue
 		}
+		found := StoredModule{Tensor: tensor, Row: row}
+		if v := m.View(tensor); n.swap && len(v.Shape) == 2 {
+			found.Swapped = v.Shape[0] == 2*v.Shape[1]
+		}
 		if suffix == ".bias" {
 			tensor = strings.TrimSuffix(strings.TrimSuffix(tensor, "_weight"), ".weight")
-			if m.View(tensor+"_bias") != nil {
-				return StoredModule{tensor + "_bias", row}, true
+			if found.Tensor = tensor + "_bias"; m.View(found.Tensor) == nil {
+				found.Tensor = tensor + ".bias"
 			}
-			tensor += ".bias"
-			if m.View(tensor) == nil {
+			if m.View(found.Tensor) == nil {
 				continue
 			}
 		}
-		return StoredModule{tensor, row}, true
+		return found, true
 	}
 	return StoredModule{}, false
 }
