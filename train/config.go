@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/train/data"
@@ -73,6 +74,10 @@ type Config struct {
 	EvalEvery int `json:"eval_every" yaml:"eval_every"` // steps between evaluations; 0: before the first and after the last only
 	EvalLimit int `json:"eval_limit" yaml:"eval_limit"` // held-out sequences that are evaluated at most; 0: all
 	SaveEvery int `json:"save_every" yaml:"save_every"` // steps between checkpoints; 0: after the last only
+	// EvalsPerEpoch and SavesPerEpoch are, in place of EvalEvery and SaveEvery, how often in
+	// an epoch; 0: not in that way.
+	EvalsPerEpoch float64 `json:"evals_per_epoch,omitempty" yaml:"evals_per_epoch,omitempty"`
+	SavesPerEpoch float64 `json:"saves_per_epoch,omitempty" yaml:"saves_per_epoch,omitempty"`
 	// Patience ends the run after so many evaluations one after another without the loss falling
 	// below the best so far by more than MinGain; 0: it goes on to the last step.
 	Patience int     `json:"patience,omitempty" yaml:"patience,omitempty"`
@@ -104,7 +109,9 @@ type Config struct {
 	// KeepCheckpoints is how many of the latest checkpoints stay.
 	KeepCheckpoints int `json:"keep_checkpoints" yaml:"keep_checkpoints"`
 
-	tokensAtOnce int // of a pass, where Memory leaves less than limit says; 0: it does not
+	tokensAtOnce int               // of a pass, where Memory leaves less than limit says; 0: it does not
+	notes        []string          // about the run file, to be told once
+	special      map[string]string // tokens that the run file says the base has
 }
 
 // limit is how many tokens are run at once, if a sequence is not longer.
@@ -129,7 +136,7 @@ type AdapterConfig struct {
 	// Targets are the matrices that are changed: all-linear (all of the layers, not
 	// the embedding and the head), a module as Hugging Face or GGUF calls it
 	// (q_proj, attn_q), or a pattern with * and ? over the whole name
-	// (blk.1?.ffn_*, *.layers.3.mlp.*).
+	// (blk.1?.ffn_*, *.layers.3.mlp.*), or re: and a regular expression for all of it.
 	// experts are all stacks of experts, which all-linear leaves out.
 	Targets []string `json:"targets" yaml:"targets,flow"`
 	Exclude []string `json:"exclude,omitempty" yaml:"exclude,omitempty,flow"` // taken out again, in the same words
@@ -205,8 +212,15 @@ func LoadConfig(path string) (Config, error) {
 	if doc.Kind == 0 {
 		return c, nil // an empty file
 	}
-	if err := ownNames(&doc); err != nil {
+	if len(doc.Content) > 0 {
+		c.special = specialTokens(doc.Content[0])
+	}
+	left, err := ownNames(&doc)
+	if err != nil {
 		return c, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(left) > 0 {
+		c.notes = append(c.notes, fmt.Sprintf("%s: left out, as graft has its own way or no use for it: %s", path, strings.Join(left, ", ")))
 	}
 	var named struct {
 		Optimizer struct{ Name string }
@@ -266,7 +280,11 @@ func (c *Config) Check() error {
 		return bad("patience is %d and min_gain %v: neither may be negative", c.Patience, c.MinGain)
 	case (c.Patience > 0 || c.KeepBest) && c.HeldOut == "" && c.HeldOutPart == 0:
 		return bad("patience and keep_best need held-out data to evaluate on")
-	case c.Patience > 0 && c.EvalEvery == 0:
+	case !(c.EvalsPerEpoch >= 0) || !(c.SavesPerEpoch >= 0):
+		return bad("evals_per_epoch is %v and saves_per_epoch %v: neither may be negative", c.EvalsPerEpoch, c.SavesPerEpoch)
+	case c.EvalEvery > 0 && c.EvalsPerEpoch > 0:
+		return bad("eval_every is %d and evals_per_epoch %v: one of them says when to evaluate", c.EvalEvery, c.EvalsPerEpoch)
+	case c.Patience > 0 && c.EvalEvery == 0 && c.EvalsPerEpoch == 0:
 		return bad("patience counts evaluations, and eval_every is 0")
 	case len(c.SamplePrompts) > 0 && c.SampleTokens < 1:
 		return bad("sample_tokens is %d: it must be at least 1", c.SampleTokens)
@@ -335,6 +353,15 @@ func (c *Config) sequences(n int) int {
 	return max(1, int(math.Ceil(c.Epochs*float64(n))))
 }
 
+// every is the number of steps between two of what comes perEpoch times in an epoch of n
+// sequences, or every steps steps where perEpoch is 0.
+func (c *Config) every(steps int, perEpoch float64, n int) int {
+	if perEpoch <= 0 {
+		return steps
+	}
+	return max(1, int(math.Ceil(float64(n)/float64(c.Batch*c.Accumulate)/perEpoch)))
+}
+
 // schedule is the learning rate over that many steps.
 func (c *Config) schedule(steps int, lr float64) (optim.Schedule, optim.ScheduleSettings, error) {
 	s := c.Schedule
@@ -353,7 +380,7 @@ func (c Config) essence() Config {
 	c.Base, c.Data, c.HeldOut, c.Output, c.Adapter.From, c.ChatTemplate, c.Distill.Teacher = "", "", "", "", "", "", ""
 	c.Threads, c.KeepLayers, c.HeadMemory, c.Memory, c.SaveEvery, c.KeepCheckpoints = 0, 0, 0, 0, 0, 0
 	c.TensorBoard, c.DataCache, c.Datasets = false, "", withoutPaths(c.Datasets)
-	c.Report, c.SamplePrompts, c.SampleTokens = "", nil, 0
+	c.Report, c.SamplePrompts, c.SampleTokens, c.SavesPerEpoch = "", nil, 0, 0
 	if c.Compute == "" { // of a run from before there was a choice
 		c.Compute = kernel.Float32.String()
 	}

@@ -258,7 +258,7 @@ func (r *runner) evaluations() (n int) {
 	if r.state.EvalDue || r.state.Step == 0 {
 		n++
 	}
-	if every := r.cfg.EvalEvery; every > 0 {
+	if every := r.cfg.every(r.cfg.EvalEvery, r.cfg.EvalsPerEpoch, r.perEpoch); every > 0 {
 		n += r.steps/every - r.state.Step/every
 		if r.steps%every == 0 {
 			n--

@@ -26,35 +26,32 @@ var aliases = map[string]string{
 	"learning_rate": "lr", "loraplus_lr_ratio": "lr_ratio", "warmup_steps": "warmup", "warmup_ratio": "warmup", "max_grad_norm": "clip_norm",
 	"weight_decay": "optimizer.weight_decay", "adam_beta1": "optimizer.beta1", "adam_beta2": "optimizer.beta2", "adam_epsilon": "optimizer.eps",
 	"optim": "optimizer.name", "lr_scheduler": "schedule.name", "lr_scheduler_type": "schedule.name",
-	"eval_steps": "eval_every", "save_steps": "save_every", "save_total_limit": "keep_checkpoints",
+	"dataset_prepared_path": "data_cache", "use_tensorboard": "tensorboard", "shuffle_merged_datasets": "shuffle", "dataset_text_field": "fields.text",
+	"excess_length_strategy": "samples.long",
+	"eval_steps":             "eval_every", "save_steps": "save_every", "save_total_limit": "keep_checkpoints",
 	"router_aux_loss_coef": "router_loss", "early_stopping_patience": "patience", "load_best_model_at_end": "keep_best",
 	"sample_packing": "samples.pack", "packing": "samples.pack", "neftune_noise_alpha": "neftune",
 	"kd_temperature": "distill.temperature", "kd_alpha": "distill.weight", "teacher_model_name_or_path": "distill.teacher",
 	"rl": "objective.name", "rl_beta": "objective.beta", "dpo_beta": "objective.beta", "simpo_gamma": "objective.gamma",
+	"orpo_alpha": "objective.beta", "simpo_beta": "objective.beta", "rpo_alpha": "objective.nll", "cpo_alpha": "objective.nll",
+	"loss_type": "objective.name", "dpo_loss_type": "objective.name",
 	"kto_desirable_weight": "objective.desirable", "kto_undesirable_weight": "objective.undesirable", "dpo_label_smoothing": "objective.label_smoothing",
 }
 
-// only are settings of others that graft has in one value, which may be given.
-var only = map[string]string{
-	"peft_type": "LORA", "task_type": "CAUSAL_LM", "bias": "none", "fan_in_fan_out": "false",
-	"lora_target_linear": "true", "strict": "false", "load_in_8bit": "false",
-}
-
-// optimizers are other names of AdamW as it is computed here, with state in float32.
-var optimizers = map[string]string{"adamw_torch": "adamw", "adamw_torch_fused": "adamw", "adamw_hf": "adamw", "paged_adamw_32bit": "adamw"}
-
-// ownNames rewrites the run file n into graft's names. A key that nobody has is an
-// error that names the nearest, with its line.
-func ownNames(n *yaml.Node) error {
+// ownNames rewrites the run file n into graft's names, and lists what it leaves out. A
+// key that nobody has is an error that names the nearest, with its line.
+func ownNames(n *yaml.Node) (left []string, err error) {
 	if n.Kind == yaml.DocumentNode {
 		if len(n.Content) == 0 {
-			return nil
+			return nil, nil
 		}
 		n = n.Content[0]
 	}
 	if n.Kind != yaml.MappingNode {
-		return fmt.Errorf("line %d: a run file is a list of settings with their values", n.Line)
+		return nil, fmt.Errorf("line %d: a run file is a list of settings with their values", n.Line)
 	}
+	four := fourBits(n)
+	prepare(n)
 	known := map[string]reflect.Type{}
 	fieldsOf("", reflect.TypeFor[Config](), known)
 	out := &yaml.Node{Kind: yaml.MappingNode}
@@ -64,11 +61,23 @@ func ownNames(n *yaml.Node) error {
 	put = func(prefix string, key, value *yaml.Node) {
 		name := prefix + key.Value
 		if prefix == "" {
-			var skip bool
-			var err error
-			if name, value, skip, err = translate(name, value); err != nil {
+			skip, note, err := foreign(name, value)
+			if note {
+				left = append(left, name)
+			}
+			given := value
+			if err == nil && !skip {
+				name, value, skip, err = translate(name, value, four)
+			}
+			if err != nil {
 				errs = append(errs, fmt.Errorf("line %d: %w", key.Line, err))
 				return
+			}
+			if key.Value == "datasets" && slices.ContainsFunc(given.Content, func(d *yaml.Node) bool { return scalarAt(d, "type") == "alpaca" }) {
+				left = append(left, "the words of type alpaca round a question (the chat template is taken)")
+			}
+			if name == "optimizer.name" && value != given && (strings.Contains(given.Value, "8bit") || strings.Contains(given.Value, "4bit")) {
+				left = append(left, "the bits of "+given.Value)
 			}
 			if skip {
 				return
@@ -77,6 +86,10 @@ func ownNames(n *yaml.Node) error {
 		typ, ok := known[name]
 		switch {
 		case !ok:
+			if w := why[key.Value]; w != "" && prefix == "" {
+				errs = append(errs, fmt.Errorf("line %d: there is no setting %s: %s", key.Line, key.Value, w))
+				return
+			}
 			errs = append(errs, fmt.Errorf("line %d: there is no setting %s; did you mean %s?", key.Line, prefix+key.Value, nearest(name, known, aliases)))
 		case typ.Kind() == reflect.Struct && value.Kind == yaml.MappingNode:
 			for i := 0; i+1 < len(value.Content); i += 2 {
@@ -98,20 +111,15 @@ func ownNames(n *yaml.Node) error {
 		put("", n.Content[i], n.Content[i+1])
 	}
 	*n = *out
-	return errors.Join(errs...)
+	return left, errors.Join(errs...)
 }
 
 // translate turns a key at the top, and its value, into graft's.
-func translate(key string, value *yaml.Node) (string, *yaml.Node, bool, error) {
+// four is what load_in_4bit is.
+func translate(key string, value *yaml.Node, four string) (string, *yaml.Node, bool, error) {
 	scalar := value.Kind == yaml.ScalarNode
 	text := func(s string) *yaml.Node {
 		return &yaml.Node{Kind: yaml.ScalarNode, Value: s, Line: value.Line, Column: value.Column}
-	}
-	if want, ok := only[key]; ok {
-		if value.Value != want {
-			return "", nil, false, fmt.Errorf("%s is %s, and can only be %s", key, value.Value, want)
-		}
-		return "", nil, true, nil
 	}
 	if own, ok := aliases[key]; ok {
 		key = own
@@ -124,6 +132,8 @@ func translate(key string, value *yaml.Node) (string, *yaml.Node, bool, error) {
 		return "", nil, true, nil
 	case (key == "optimizer" || key == "schedule" || key == "objective") && scalar:
 		key += ".name"
+	case key == "train_on_inputs" && scalar && empty(value):
+		return "", nil, true, nil
 	case key == "train_on_inputs" && scalar:
 		if value.Value == "true" {
 			return "samples.train", text("all"), false, nil
@@ -131,9 +141,18 @@ func translate(key string, value *yaml.Node) (string, *yaml.Node, bool, error) {
 		return "samples.train", text("answers"), false, nil
 	case key == "load_in_4bit" && scalar:
 		if value.Value == "true" {
-			return "hold", text("nf4"), false, nil
+			return "hold", text(four), false, nil
 		}
 		return "", nil, true, nil
+	case key == "load_in_8bit" && scalar:
+		if value.Value == "true" {
+			return "hold", text("int8"), false, nil
+		}
+		return "", nil, true, nil
+	case key == "objective.name" && objectives[value.Value] != "":
+		return key, text(objectives[value.Value]), false, nil
+	case key == "samples.long" && value.Value == "raise":
+		return key, text("error"), false, nil
 	case key == "data" && value.Kind == yaml.SequenceNode, key == "datasets":
 		name, list, err := ownDatasets(value)
 		return name, list, false, err
@@ -154,6 +173,9 @@ func translate(key string, value *yaml.Node) (string, *yaml.Node, bool, error) {
 		}
 		return "held_out", list, false, err
 	case key == "adapter.targets" && scalar:
+		if strings.ContainsAny(value.Value, `\()|+^$`) {
+			value = text(isRegexp + value.Value)
+		}
 		return key, &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{value}, Line: value.Line}, false, nil
 	}
 	if key == "optimizer.name" {
@@ -180,6 +202,9 @@ func child(n *yaml.Node, name string) *yaml.Node {
 func fieldsOf(prefix string, t reflect.Type, into map[string]reflect.Type) {
 	for i := range t.NumField() {
 		f := t.Field(i)
+		if !f.IsExported() {
+			continue
+		}
 		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		into[prefix+name] = f.Type
 		if f.Type.Kind() == reflect.Struct {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,14 +14,57 @@ import (
 // datasetAliases are axolotl's names in an entry of its datasets, with graft's.
 var datasetAliases = map[string]string{
 	"field": "fields.text", "field_messages": "fields.messages", "field_instruction": "fields.prompt", "field_output": "fields.completion",
-	"field_chosen": "fields.chosen", "field_rejected": "fields.rejected", "data_files": "path",
+	"field_chosen": "fields.chosen", "field_rejected": "fields.rejected",
 }
 
 // datasetOnly are entries that say what graft sees for itself, with the values that it
 // has a meaning for: kinds of records are told by their fields.
 var datasetOnly = map[string]string{
 	"type":    "chat_template alpaca sharegpt completion input_output chat_template.default chat_template.argilla chatml alpaca_chat.load_qa",
-	"ds_type": "json jsonl text parquet", "split": "train", "roles_to_train": "assistant", "train_on_eos": "turn last",
+	"ds_type": "json jsonl text parquet", "split": "train", "train_on_eos": "turn last", "train_on_eot": "turn last",
+	"chat_template": "tokenizer_default", "message_field_role": "role from", "message_field_content": "content value", "field_system": "system",
+	"field_input": "input", "field_tools": "tools", "field_thinking": "reasoning_content thinking", "trust_remote_code": "true false",
+	"message_field_training": "train", "preprocess_shards": "1", "conversation": "chatml",
+}
+
+// datasetLists are entries with more in them than a word, and the words that may be there:
+// graft has its own names for who speaks, and the fields of messages by theirs.
+var datasetLists = map[string]string{
+	"roles_to_train": "assistant gpt", "roles": "user human assistant gpt model system tool", "message_property_mappings": "role from content value",
+}
+
+// datasetNulls are entries that nothing is said with when they are empty.
+var datasetNulls = []string{"name", "shards", "shards_idx", "revision", "drop_system_message"}
+
+// words are all scalars of a node, keys included.
+func words(n *yaml.Node) (list []string) {
+	if n.Kind == yaml.ScalarNode {
+		return []string{n.Value}
+	}
+	for _, c := range n.Content {
+		list = append(list, words(c)...)
+	}
+	return list
+}
+
+// fileOf is the path of an entry: what data_files says, where path is the kind of file.
+func fileOf(entry *yaml.Node) {
+	for i := 0; i+1 < len(entry.Content); i += 2 {
+		files := entry.Content[i+1]
+		if entry.Content[i].Value != "data_files" || empty(files) {
+			continue
+		}
+		if files.Kind == yaml.SequenceNode && len(files.Content) == 1 {
+			files = files.Content[0]
+		}
+		entry.Content[i].Value, entry.Content[i+1] = "path", files
+		for j := 0; j+1 < len(entry.Content); j += 2 {
+			if k := entry.Content[j+1].Value; j != i && entry.Content[j].Value == "path" && (k == "json" || k == "parquet" || k == "text") {
+				entry.Content = append(entry.Content[:j], entry.Content[j+2:]...)
+				return
+			}
+		}
+	}
 }
 
 // ownDatasets rewrites a list of data sets into graft's names. A list of one without a
@@ -61,12 +105,24 @@ func ownDataset(entry *yaml.Node, known map[string]reflect.Type) (*yaml.Node, er
 	if entry.Kind != yaml.MappingNode {
 		return nil, fmt.Errorf("line %d: a data set is a file with its path", entry.Line)
 	}
+	fileOf(entry)
 	m := &yaml.Node{Kind: yaml.MappingNode, Line: entry.Line}
 	hasPath := false
 	var put func(prefix string, key, value *yaml.Node) error
 	put = func(prefix string, key, value *yaml.Node) error {
 		name := prefix + key.Value
 		if prefix == "" {
+			if empty(value) && (slices.Contains(datasetNulls, name) || datasetOnly[name] != "" || datasetLists[name] != "" || datasetAliases[name] != "") {
+				return nil
+			}
+			if allowed, ok := datasetLists[name]; ok {
+				for _, w := range words(value) {
+					if !slices.Contains(strings.Fields(allowed), w) {
+						return fmt.Errorf("line %d: %s of a data set has %s: there can be %s", key.Line, name, w, strings.ReplaceAll(allowed, " ", ", "))
+					}
+				}
+				return nil
+			}
 			if allowed, ok := datasetOnly[name]; ok {
 				if value.Kind != yaml.ScalarNode || !strings.Contains(" "+allowed+" ", " "+value.Value+" ") {
 					return fmt.Errorf("line %d: %s of a data set is %s: what can be said is %s, and what a record is is told by its fields",

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/graft-lora/graft/train/model"
 )
 
 func configOf(t *testing.T, text string) (Config, error) {
@@ -104,19 +106,141 @@ dpo_beta: 0.2
 	}
 }
 
+// TestLeftOut reads run files as they are found: keys without a value, what has no meaning
+// here, and what several keys say together.
+func TestLeftOut(t *testing.T) {
+	t.Parallel()
+	want, err := configOf(t, `
+base: m
+datasets: [{path: d.jsonl, fields: {messages: turns}}]
+data_cache: prepared
+hold: fp4-dq
+held_out_part: 0.1
+evals_per_epoch: 4
+context: 512
+optimizer: {name: lion}
+schedule: {name: cosine_with_min_lr, min_ratio: 0.2, cycles: 1}
+samples: {long: error}
+objective: {name: apo-zero, nll: 0.5}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := configOf(t, `
+base_model: m
+model_type: AutoModelForCausalLM
+load_in_8bit: false
+load_in_4bit: true
+bnb_4bit_quant_type: fp4
+special_tokens: {pad_token: "<pad>", eos_token: "</s>"}
+datasets:
+  - path: json
+    data_files: [d.jsonl]
+    ds_type: json
+    type: chat_template
+    chat_template: tokenizer_default
+    field_messages: turns
+    message_property_mappings: {role: from, content: value}
+    roles_to_train: [assistant]
+    roles:
+      user: [human, user]
+      assistant: [gpt]
+    name:
+dataset_prepared_path: prepared
+val_set_size: 0.1
+lora_model_dir:
+lora_target_modules:
+lora_target_linear: true
+lora_modules_to_save: []
+chat_template: tokenizer_default
+sequence_len: 512
+pad_to_sequence_len: true
+excess_length_strategy: raise
+optimizer: paged_lion_8bit
+lr_scheduler: cosine
+cosine_min_lr_ratio: 0.2
+lr_scheduler_kwargs: {num_cycles: 1}
+rl: dpo
+loss_type: apo_zero
+rpo_alpha: 0.5
+train_on_inputs:
+bf16: auto
+fp16: false
+tf32:
+flash_attention: true
+wandb_project: p
+wandb_name:
+eval_strategy: steps
+evals_per_epoch: 4
+save_strategy: epoch
+deepspeed:
+plugins:
+  - axolotl.integrations.liger.LigerPlugin
+liger_rope: true
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names := differs(c, want); len(names) > 0 || c.Base != want.Base || c.Datasets[0].Path != "d.jsonl" || c.DataCache != "prepared" || c.SavesPerEpoch != 1 {
+		t.Errorf("%v differ: %+v", names, c)
+	}
+	const left = "left out, as graft has its own way or no use for it: model_type, pad_to_sequence_len, the bits of paged_lion_8bit, bf16, flash_attention, wandb_project, liger_rope"
+	if len(c.notes) != 1 || !strings.HasSuffix(c.notes[0], left) {
+		t.Errorf("notes: %q", c.notes)
+	}
+	if len(c.special) != 1 || c.special["eos_token"] != "</s>" {
+		t.Errorf("special tokens: %v", c.special)
+	}
+	if c, err := configOf(t, "load_in_4bit: true\nbnb_4bit_use_double_quant: false\ndatasets: [{path: a, type: alpaca}]"); err != nil || c.Hold != "nf4" || len(c.notes) != 1 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if c, err := configOf(t, `target_modules: '.*\.(q|v)_proj'`); err != nil || c.Adapter.Targets[0] != `re:.*\.(q|v)_proj` {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if c, err := configOf(t, "load_in_8bit: true"); err != nil || c.Hold != "int8" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// TestSpecialTokens compares those that a run file names with the base's.
+func TestSpecialTokens(t *testing.T) {
+	t.Parallel()
+	base := openSprig(t, "sprig-q4_k_m.gguf", model.Options{Threads: 1})
+	for name, c := range map[string]struct {
+		tokens map[string]string
+		want   string
+	}{
+		"its own": {map[string]string{"eos_token": base.Tokenizer.Token(base.Tokenizer.EOS())}, ""},
+		"another": {map[string]string{"eos_token": "</s>"}, "special_tokens says that eos_token is \"</s>\", and "},
+		"unknown": {map[string]string{"eom": "</s>"}, "special_tokens has eom: there can be"},
+	} {
+		if err := base.checkSpecial(c.tokens); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestNamesRefused(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"base: m\nlora_rank: 8":            "line 2: there is no setting lora_rank; did you mean lora_r?",
-		"learning_rat: 8":                  "did you mean learning_rate?",
-		"adapter: {rang: 8}":               "line 1: there is no setting adapter.rang; did you mean adapter.rank?",
-		"rank: 8":                          "did you mean adapter.rank?",
-		"lr: 1\nlearning_rate: 2":          "line 2: lr is given by lr already",
-		"fan_in_fan_out: true":             "fan_in_fan_out is true, and can only be false",
-		"adapter: prefix":                  "there are lora and qlora",
-		"datasets: [{path: a}, {pth: b}]":  "a data set has no setting pth; did you mean path?",
-		"- a":                              "list of settings",
-		"context: many":                    "line 1",
+		"base: m\nlora_rank: 8":           "line 2: there is no setting lora_rank; did you mean lora_r?",
+		"learning_rat: 8":                 "did you mean learning_rate?",
+		"adapter: {rang: 8}":              "line 1: there is no setting adapter.rang; did you mean adapter.rank?",
+		"rank: 8":                         "did you mean adapter.rank?",
+		"lr: 1\nlearning_rate: 2":         "line 2: lr is given by lr already",
+		"fan_in_fan_out: true":            "fan_in_fan_out is true, and can only be false",
+		"adapter: prefix":                 "there are lora and qlora",
+		"datasets: [{path: a}, {pth: b}]": "a data set has no setting pth; did you mean path?",
+		"- a":                             "list of settings",
+		"context: many":                   "line 1",
+		"a:\nb: 2":                        "line 1: there is no setting a",
+		"plugins: [a.b]":                  "graft has nothing for the plugin a.b",
+		"chat_template: chatml":           "graft takes the model's own template when nothing is said",
+		"resume_from_checkpoint: x":       "graft train --resume -o DIR goes on",
+		"target_parameters: [a]":          "experts are trained by the target experts",
+		"datasets: [{path: a, split: 'train[:1%]'}]":        "split of a data set is train[:1%]",
+		"datasets: [{path: a, roles: {user: [cat]}}]":       "roles of a data set has cat",
+		"lr_scheduler: cosine\nlr_scheduler_kwargs: {a: 1}": "line 2: there is no setting schedule.a",
 		"a: 1\nb: 2":                       "line 2: there is no setting b",
 		"objective: {name: dpo, betta: 1}": "did you mean objective.beta?",
 	} {

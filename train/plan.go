@@ -88,7 +88,7 @@ func MakePlan(ctx context.Context, c Config) (Plan, error) {
 		return Plan{}, err
 	}
 	p := Plan{Architecture: r.base.Source.Arch, Objective: r.objective.Objective.Name, Parameters: r.lora.count(), Matrices: len(r.lora.names),
-		Data: r.stats, Datasets: r.several(), Notes: r.notes, TrainOn: r.perEpoch, HeldOut: r.heldAll, Steps: r.steps, LR: r.lr(), SuggestedLR: r.base.SuggestLR()}
+		Data: r.stats, Datasets: r.several(), Notes: append(c.notes[:len(c.notes):len(c.notes)], r.notes...), TrainOn: r.perEpoch, HeldOut: r.heldAll, Steps: r.steps, LR: r.lr(), SuggestedLR: r.base.SuggestLR()}
 	p.Weights = r.base.weights()
 	var trained int64
 	first := 0

@@ -127,6 +127,9 @@ func Run(ctx context.Context, c Config, mode Mode, progress func(Progress)) (Res
 	if progress == nil {
 		progress = func(Progress) {}
 	}
+	for _, note := range c.notes {
+		progress(Progress{Phase: "reading", Note: note})
+	}
 	c.chooseCompute(mode, progress)
 	from, err := begin(&c, mode, progress)
 	if err != nil {
@@ -159,6 +162,9 @@ func open(c Config, progress func(Progress)) (*runner, error) {
 		return nil, err
 	}
 	r, err := newRunner(base, c, progress)
+	if err == nil {
+		err = base.checkSpecial(c.special)
+	}
 	if err == nil {
 		err = r.read()
 	}
@@ -511,6 +517,7 @@ func (r *runner) next() []data.Sample {
 func (r *runner) loop(ctx context.Context) error {
 	s, c := &r.state, &r.cfg
 	saved := s.Step
+	evals, saves := c.every(c.EvalEvery, c.EvalsPerEpoch, r.perEpoch), c.every(c.SaveEvery, c.SavesPerEpoch, r.perEpoch)
 	for {
 		if s.EvalDue {
 			if err := r.evaluate(ctx); err != nil {
@@ -519,7 +526,7 @@ func (r *runner) loop(ctx context.Context) error {
 			s.EvalDue = false
 		}
 		last := s.Step == r.steps || s.Stopped
-		if s.Step > saved && (last || c.SaveEvery > 0 && s.Step%c.SaveEvery == 0) {
+		if s.Step > saved && (last || saves > 0 && s.Step%saves == 0) {
 			if err := r.save(); err != nil {
 				return err
 			}
@@ -541,7 +548,7 @@ func (r *runner) loop(ctx context.Context) error {
 		s.Tokens += int64(got.tokens)
 		s.Loss = got.loss
 		s.smooth(got.loss)
-		s.EvalDue = r.evaluates() && (s.Step == r.steps || c.EvalEvery > 0 && s.Step%c.EvalEvery == 0)
+		s.EvalDue = r.evaluates() && (s.Step == r.steps || evals > 0 && s.Step%evals == 0)
 		took := time.Since(begun).Seconds()
 		speed := float64(got.tokens) / took
 		r.pace, r.perStep = average(r.pace, speed), average(r.perStep, took)

@@ -213,6 +213,7 @@ func TestTargets(t *testing.T) {
 		{"all-linear", "ffn_up blk.0.*", "45"},
 		{"blk.0.attn_q.weight lm_head embed_tokens", "", "017"},
 		{"blk.[01].attn_v", "", "25"},
+		{`re:model\.layers\.\d+\.(self_attn|mlp)\.(q|up)_proj`, "re:blk.0.*", "46"},
 	} {
 		got, err := chooseTargets(matrices, strings.Fields(c.targets), strings.Fields(c.exclude))
 		if err != nil {
@@ -226,7 +227,7 @@ func TestTargets(t *testing.T) {
 			t.Errorf("%s without %s: %v, want %v", c.targets, c.exclude, got, want)
 		}
 	}
-	for _, bad := range [][2]string{{"k_proj", ""}, {"all-linear", "k_proj"}, {"q_proj", "attn_q"}, {"[", ""}} {
+	for _, bad := range [][2]string{{"k_proj", ""}, {"all-linear", "k_proj"}, {"q_proj", "attn_q"}, {"[", ""}, {"re:(", ""}, {"re:q_pro", ""}} {
 		if _, err := chooseTargets(matrices, strings.Fields(bad[0]), strings.Fields(bad[1])); err == nil {
 			t.Errorf("%v is taken", bad)
 		}

@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 	"path"
+	"regexp"
 	"strings"
 )
 
@@ -49,13 +50,25 @@ func names(matrix string) []string {
 	return all
 }
 
+// isRegexp begins a word that is a regular expression, which is what PEFT takes a
+// target_modules for that is one string.
+const isRegexp = "re:"
+
 // matches says whether a matrix is meant by a word of a list of targets.
 func matches(word, matrix string) (bool, error) {
 	if word == "all-linear" {
 		return strings.HasPrefix(matrix, "blk.") && !stacked(matrix), nil
 	}
+	match := path.Match
+	if pattern, ok := strings.CutPrefix(word, isRegexp); ok {
+		re, err := regexp.Compile(`^(?:` + pattern + `)$`)
+		if err != nil {
+			return false, fmt.Errorf("train: target %q: %w", word, err)
+		}
+		match = func(_, n string) (bool, error) { return re.MatchString(n), nil }
+	}
 	for _, n := range names(matrix) {
-		ok, err := path.Match(word, n)
+		ok, err := match(word, n)
 		if err != nil {
 			return false, fmt.Errorf("train: target %q: %w", word, err)
 		}

@@ -179,6 +179,8 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 
 	f.IntVar(&c.EvalEvery, "eval-every", c.EvalEvery, "steps between evaluations; 0: at the beginning and at the end")
 	f.IntVar(&c.SaveEvery, "save-every", c.SaveEvery, "steps between checkpoints")
+	f.Float64Var(&c.EvalsPerEpoch, "evals-per-epoch", c.EvalsPerEpoch, "evaluations in an epoch, in place of --eval-every")
+	f.Float64Var(&c.SavesPerEpoch, "saves-per-epoch", c.SavesPerEpoch, "checkpoints in an epoch, in place of --save-every")
 	f.BoolVar(&c.TensorBoard, "tensorboard", c.TensorBoard, "write the log for TensorBoard too, at the end")
 	f.IntVar(&c.KeepCheckpoints, "keep-checkpoints", c.KeepCheckpoints, "how many of the latest checkpoints stay")
 	f.IntVar(&c.Patience, "patience", c.Patience, "end after N evaluations without a better one; 0: go on")
