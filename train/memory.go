@@ -57,14 +57,19 @@ func allocated() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// mapped is how much of the base's file is resident: all of it, or when layers are
-// streamed some of them, the embedding and the head.
+// mapped is how much of the base's file is resident.
 func (r *runner) mapped(stream bool) int64 {
 	if r.cfg.Hold != "" {
 		return 0 // read once, then held
 	}
+	return r.base.mapped(stream)
+}
+
+// mapped is how much of a file is resident in passes: all of it, or when layers are
+// streamed some of them, the embedding and the head.
+func (b *Base) mapped(stream bool) int64 {
 	var layers, rest int64
-	for _, v := range r.base.Source.Views {
+	for _, v := range b.Source.Views {
 		for _, t := range v.From {
 			if strings.HasPrefix(v.Name, "blk.") {
 				layers += t.Size
@@ -73,7 +78,7 @@ func (r *runner) mapped(stream bool) int64 {
 			}
 		}
 	}
-	if n := int64(len(r.base.Model.Layers)); stream && n > 0 {
+	if n := int64(len(b.Model.Layers)); stream && n > 0 {
 		layers = min(layers, streamed*layers/n)
 	}
 	return layers + rest

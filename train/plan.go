@@ -110,6 +110,13 @@ func MakePlan(ctx context.Context, c Config) (Plan, error) {
 		return p, err
 	}
 	p.Memory = r.fitted.memory
+	if r.taught > 0 {
+		m, err := r.planTeacher()
+		if err != nil {
+			return p, err
+		}
+		p.Memory = max(p.Memory, m)
+	}
 	width := int64(2)
 	if c.Adapter.Float32 {
 		width = 4

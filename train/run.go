@@ -80,36 +80,38 @@ type Expected struct {
 
 // runner is a run under way.
 type runner struct {
-	cfg       Config
-	base      *Base
-	train     []data.Sample // of all files, one after another
-	parts     []data.Part   // of them
-	perEpoch  int           // sequences that come in an epoch
-	datasets  []DatasetStats
-	taught    int64      // weights of the teacher
-	stats     data.Stats // of all files
-	notes     []string   // what is cut off or left out
-	held      []data.Sample
-	heldAll   int // before EvalLimit
-	inputs    map[string][]FileDigest
-	samples   string // digest of train and held
-	lora      *lora
-	objective *preferences
-	opt       optim.Optimizer
-	rate      optim.Schedule
-	schedule  optim.ScheduleSettings
-	steps     int
-	state     state
-	log       *runLog
-	ahead     *ahead
-	fitted    fitted
-	expected  Expected
-	order     []int // of the epoch
-	epoch     int   // that order is of; -1 before the first
-	t0        time.Time
-	pace      float64 // tokens per second, moving average
-	perStep   float64 // seconds per step, moving average
-	told      func(Progress)
+	cfg      Config
+	base     *Base
+	train    []data.Sample // of all files, one after another
+	parts    []data.Part   // of them
+	perEpoch int           // sequences that come in an epoch
+	datasets []DatasetStats
+	taught   int64 // weights of the teacher
+	// teacherMemory is what the teacher was expected to take, if it was asked.
+	teacherMemory int64
+	stats         data.Stats // of all files
+	notes         []string   // what is cut off or left out
+	held          []data.Sample
+	heldAll       int // before EvalLimit
+	inputs        map[string][]FileDigest
+	samples       string // digest of train and held
+	lora          *lora
+	objective     *preferences
+	opt           optim.Optimizer
+	rate          optim.Schedule
+	schedule      optim.ScheduleSettings
+	steps         int
+	state         state
+	log           *runLog
+	ahead         *ahead
+	fitted        fitted
+	expected      Expected
+	order         []int // of the epoch
+	epoch         int   // that order is of; -1 before the first
+	t0            time.Time
+	pace          float64 // tokens per second, moving average
+	perStep       float64 // seconds per step, moving average
+	told          func(Progress)
 }
 
 // Run trains an adapter and writes it, with a log and a record of the run, into
@@ -366,24 +368,25 @@ func (r *runner) run(ctx context.Context, from *state) (Result, error) {
 		return Result{}, err
 	}
 	defer r.log.Close()
+	// The teacher comes first: the buffers of the passes are not there yet.
+	if err := r.findTeacher(ctx); err != nil {
+		return Result{}, err
+	}
+	if t := r.objective.teacher; t != nil {
+		defer t.Close()
+	}
 	if r.steps > r.state.Step {
 		e, err := r.expect(ctx)
 		if err != nil && ctx.Err() == nil {
 			return Result{}, err
 		}
 		if err == nil {
-			r.expected = Expected{r.fitted.memory, e.seconds}
+			r.expected = Expected{max(r.fitted.memory, r.teacherMemory), e.seconds}
 			r.told(Progress{Phase: "reading", Note: e.text()})
 		}
 	}
 	if err := r.findReference(ctx); err != nil {
 		return Result{}, err
-	}
-	if err := r.findTeacher(ctx); err != nil {
-		return Result{}, err
-	}
-	if t := r.objective.teacher; t != nil {
-		defer t.file.Close()
 	}
 	// What reading the data left behind would stay resident: steps allocate next to
 	// nothing, so that the collector would not come by again.

@@ -1,25 +1,17 @@
 package train
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 
-	"github.com/graft-lora/graft/internal/atomicfile"
-	"github.com/graft-lora/graft/internal/kernel"
+	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/train/data"
 	"github.com/graft-lora/graft/train/model"
-	"github.com/klauspost/compress/zstd"
 )
 
 // TeacherFile holds what the teacher predicts, in a run's folder.
@@ -79,176 +71,6 @@ type DistillResult struct {
 	KL           float64 `json:"kl"`            // mean divergence from the teacher at the temperature, over its top tokens and the rest
 }
 
-// A file of a teacher's predictions is
-//
-//	magic | length of the header, 8 bytes | header, JSON | a frame for each sample | offsets, 8 bytes each, one more than samples | SHA-256 of all before
-//
-// A frame is zstd( K uvarints of each trained token, the ids | the float32 logarithms of
-// their probabilities and then of the rests, all first bytes first ).
-const teacherMagic = "graft teacher 1\n"
-
-// teacherHeader says what the predictions belong to.
-type teacherHeader struct {
-	Teacher     string  `json:"teacher_sha256"`
-	Samples     string  `json:"samples_sha256"`
-	Count       int     `json:"samples"`
-	K           int     `json:"top_k"`
-	Temperature float64 `json:"temperature"`
-}
-
-// teacher gives what was predicted for samples. It reads them from its file as they are
-// asked for. It is not safe for concurrent use.
-type teacher struct {
-	DistillConfig
-	head    teacherHeader
-	file    *os.File
-	offsets []int64
-	place   map[string]int // of samples, by digest
-	dec     *zstd.Decoder
-}
-
-// openTeacher opens predictions that were stored, whose every byte is checked.
-func openTeacher(path string, want teacherHeader) (t *teacher, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-		}
-	}()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	damaged := fmt.Errorf("%s is damaged", path)
-	size := info.Size()
-	tail := 8*int64(want.Count+1) + sha256.Size
-	if size < int64(len(teacherMagic))+8+tail {
-		return nil, damaged
-	}
-	h := sha256.New()
-	if _, err := io.Copy(h, io.NewSectionReader(f, 0, size-sha256.Size)); err != nil {
-		return nil, err
-	}
-	end := make([]byte, tail)
-	if _, err := f.ReadAt(end, size-tail); err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(h.Sum(nil), end[tail-sha256.Size:]) {
-		return nil, damaged
-	}
-	start := make([]byte, len(teacherMagic)+8)
-	if _, err := f.ReadAt(start, 0); err != nil {
-		return nil, err
-	}
-	n := binary.LittleEndian.Uint64(start[len(teacherMagic):])
-	if string(start[:len(teacherMagic)]) != teacherMagic || n > 1<<16 {
-		return nil, damaged
-	}
-	text := make([]byte, n)
-	if _, err := f.ReadAt(text, int64(len(start))); err != nil {
-		return nil, damaged
-	}
-	t = &teacher{file: f}
-	if err := json.Unmarshal(text, &t.head); err != nil || t.head != want {
-		return nil, fmt.Errorf("%s belongs to other samples or another teacher", path)
-	}
-	for i := range want.Count + 1 {
-		t.offsets = append(t.offsets, int64(binary.LittleEndian.Uint64(end[8*i:])))
-	}
-	t.dec, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30))
-	return t, err
-}
-
-// storeTeacher runs the teacher on samples and stores what it predicts.
-func storeTeacher(ctx context.Context, path string, head teacherHeader, m *model.Model, vocab, threads int, samples []data.Sample, limit int, progress func(done int)) error {
-	out, err := atomicfile.Create(path, true)
-	if err != nil {
-		return err
-	}
-	defer out.Abort()
-	h := sha256.New()
-	size := int64(0)
-	write := func(b []byte) error {
-		h.Write(b)
-		n, err := out.Write(b)
-		size += int64(n)
-		return err
-	}
-	text, err := json.Marshal(head)
-	if err != nil {
-		return err
-	}
-	b := binary.LittleEndian.AppendUint64([]byte(teacherMagic), uint64(len(text)))
-	if err := write(append(b, text...)); err != nil {
-		return err
-	}
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true))
-	if err != nil {
-		return err
-	}
-	k := head.K
-	offsets := binary.LittleEndian.AppendUint64(nil, uint64(size))
-	pool := kernel.NewPool(threads)
-	defer pool.Close()
-	scratch := make([][]float32, pool.Threads())
-	for i := range scratch {
-		scratch[i] = make([]float32, m.Vocab)
-	}
-	done := 0
-	for _, group := range passes(samples, limit) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n := 0
-		for _, s := range group {
-			n += s.Trained()
-		}
-		ids, logP, rest := make([]int32, n*k), make([]float32, n*k), make([]float32, n)
-		err := m.Predictions(batchOf(group), func(first int, logits kernel.Mat) {
-			pool.For(logits.Rows, func(r, worker int) {
-				i := first + r
-				rest[i] = model.TopLogP(ids[i*k:(i+1)*k], logP[i*k:(i+1)*k], logits.Row(r), vocab, float32(head.Temperature), scratch[worker])
-			})
-		})
-		if err != nil {
-			return err
-		}
-		for _, s := range group {
-			n := s.Trained()
-			frame := enc.EncodeAll(appendPredictions(nil, ids[:n*k], append(logP[:n*k:n*k], rest[:n]...)), nil)
-			ids, logP, rest = ids[n*k:], logP[n*k:], rest[n:]
-			if err := write(frame); err != nil {
-				return err
-			}
-			offsets = binary.LittleEndian.AppendUint64(offsets, uint64(size))
-		}
-		done += len(group)
-		progress(done)
-	}
-	if err := write(offsets); err != nil {
-		return err
-	}
-	if _, err := out.Write(h.Sum(nil)); err != nil {
-		return err
-	}
-	return out.Commit()
-}
-
-func appendPredictions(b []byte, ids []int32, x []float32) []byte {
-	for _, id := range ids {
-		b = binary.AppendUvarint(b, uint64(id))
-	}
-	for shift := 24; shift >= 0; shift -= 8 {
-		for _, v := range x {
-			b = append(b, byte(math.Float32bits(v)>>shift))
-		}
-	}
-	return b
-}
-
 // soft is what the teacher predicts for samples, in their order.
 func (t *teacher) soft(list []data.Sample) (*model.Soft, error) {
 	s := &model.Soft{K: t.head.K, Weight: float32(t.Weight), Temperature: float32(t.Temperature)}
@@ -257,8 +79,8 @@ func (t *teacher) soft(list []data.Sample) (*model.Soft, error) {
 		if !ok {
 			return nil, fmt.Errorf("train: the teacher has not seen the sample of %s", describe(list[i:i+1]))
 		}
-		frame := make([]byte, t.offsets[at+1]-t.offsets[at])
-		if _, err := t.file.ReadAt(frame, t.offsets[at]); err != nil {
+		frame := make([]byte, at.size)
+		if _, err := t.file.ReadAt(frame, at.from); err != nil {
 			return nil, err
 		}
 		b, err := t.dec.DecodeAll(frame, nil)
@@ -286,7 +108,7 @@ func (t *teacher) soft(list []data.Sample) (*model.Soft, error) {
 }
 
 // findTeacher makes what the teacher predicts for all samples ready: from the run's folder
-// if it is there, else the teacher is run once, alone.
+// as far as it is there, else the teacher is run once, alone.
 func (r *runner) findTeacher(ctx context.Context) error {
 	d := r.cfg.Distill
 	if d.Teacher == "" {
@@ -295,42 +117,139 @@ func (r *runner) findTeacher(ctx context.Context) error {
 	d = d.filled()
 	d.TopK = min(d.TopK, r.base.Tokenizer.Size())
 	path := filepath.Join(r.cfg.Output, TeacherFile)
-	all := append(r.train[:len(r.train):len(r.train)], r.held...)
-	want := teacherHeader{Teacher: r.state.Inputs["teacher"], Samples: r.samples, Count: len(all), K: d.TopK, Temperature: d.Temperature}
-	t, err := openTeacher(path, want)
+	want := teacherHeader{Teacher: r.state.Inputs["teacher"], K: d.TopK, Temperature: d.Temperature}
+	t, note, err := openTeacher(path, want)
 	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			r.told(Progress{Phase: "teacher", Note: err.Error() + "; it is made again"})
-		}
-		if err := r.runTeacher(ctx, path, want, all); err != nil {
-			return err
-		}
-		if t, err = openTeacher(path, want); err != nil {
-			return err
-		}
+		return err
 	}
-	t.DistillConfig, t.place = d, map[string]int{}
-	for i := range all {
-		t.place[data.Digest(all[i:i+1])] = i
+	if note != "" {
+		r.told(Progress{Phase: "teacher", Note: note})
+	}
+	t.DistillConfig = d
+	if err := r.askTeacher(ctx, t); err != nil {
+		t.Close()
+		return err
 	}
 	r.objective.teacher = t
 	return nil
 }
 
-// runTeacher opens the teacher, stores its predictions, and closes it.
-func (r *runner) runTeacher(ctx context.Context, path string, head teacherHeader, all []data.Sample) error {
-	opt := r.cfg.modelOptions()
-	opt.KeepLayers = 0
-	b, err := r.openTeacherModel(opt)
+// askTeacher runs the teacher on the samples that t has nothing of.
+func (r *runner) askTeacher(ctx context.Context, t *teacher) error {
+	all := append(r.train[:len(r.train):len(r.train)], r.held...)
+	var missing []data.Sample
+	asked := map[string]bool{}
+	for i := range all {
+		key := data.Digest(all[i : i+1])
+		if asked[key] {
+			continue
+		}
+		asked[key] = true
+		if _, ok := t.place[key]; !ok {
+			missing = append(missing, all[i])
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	have := len(asked) - len(missing)
+	if have > 0 {
+		r.told(Progress{Phase: "teacher", Note: fmt.Sprintf("%s has the predictions for %d sequences, %d are still to be made", t.file.Name(), have, len(missing))})
+	}
+	// The base waits in its file: its pages are not needed now.
+	for _, v := range r.base.Source.Views {
+		for _, x := range v.From {
+			x.Release()
+		}
+	}
+	b, err := r.openTeacherModel(model.Options{})
 	if err != nil {
 		return err
 	}
 	defer debug.FreeOSMemory()
-	defer b.Close()
+	defer func() { b.Close() }()
+	fit, err := r.fitTeacher(b, missing)
+	if err != nil {
+		return err
+	}
+	streams := ""
+	if fit.opt.Stream {
+		streams = ", read again for every pass"
+	}
+	r.told(Progress{Phase: "teacher", Note: fmt.Sprintf("the teacher is asked about %d sequences%s; peak memory about %d MB", len(missing), streams, fit.memory/1e6)})
+	r.teacherMemory = fit.memory
+	b.Model.Close()
+	if b.Model, err = model.New(b.Source, fit.opt); err != nil {
+		return err
+	}
 	vocab := min(b.Tokenizer.Size(), r.base.Tokenizer.Size())
-	return storeTeacher(ctx, path, head, b.Model, vocab, r.cfg.Threads, all, r.cfg.Batch*r.cfg.Context, func(done int) {
-		r.tell(Progress{Phase: "teacher", Done: done, Total: len(all)})
+	debug.FreeOSMemory() // what opening the model left behind
+	return t.ask(ctx, b.Model, vocab, r.cfg.Threads, missing, fit.limit, func(n int) {
+		r.tell(Progress{Phase: "teacher", Done: have + n, Total: len(asked)})
 	})
+}
+
+// planTeacher is the memory that the teacher is going to take.
+func (r *runner) planTeacher() (int64, error) {
+	b, err := r.openTeacherModel(model.Options{})
+	if err != nil {
+		return 0, err
+	}
+	defer b.Close()
+	fit, err := r.fitTeacher(b, append(r.train[:len(r.train):len(r.train)], r.held...))
+	return fit.memory, err
+}
+
+// teacherShape is what the largest pass of the teacher over samples is.
+func teacherShape(samples []data.Sample, limit int) (s model.Shape) {
+	for _, group := range passes(samples, limit) {
+		tokens, trained := 0, 0
+		for _, x := range group {
+			l := loadOf(x)
+			tokens, trained = tokens+l.tokens, trained+l.trained
+			for _, n := range l.lens {
+				s.Longest = max(s.Longest, n)
+			}
+		}
+		s.Tokens, s.Trained = max(s.Tokens, tokens), max(s.Trained, trained)
+	}
+	return s
+}
+
+// packing is the memory, in bytes, of what packs predictions up.
+const packing = 6 << 20
+
+// fitTeacher says how the teacher runs on samples in the memory that the run may take: with
+// the largest passes that fit, streamed if it does not fit otherwise. The result does
+// not depend on it.
+func (r *runner) fitTeacher(b *Base, samples []data.Sample) (fitted, error) {
+	c := &r.cfg
+	opt := c.modelOptions()
+	opt.KeepLayers = 0
+	whole := c.Batch * c.Context
+	held := allocated()
+	need := func(limit int, opt model.Options) int64 {
+		s := teacherShape(samples, limit)
+		perToken := int64(8*min(c.Distill.filled().TopK, b.Model.Vocab) + 4)
+		bytes := held + b.Model.PassMemory(s, nil, opt) + int64(s.Trained)*perToken + int64(b.Model.Vocab)*4*int64(max(opt.Threads, 1)) + packing
+		return runtimeMemory + b.mapped(opt.Stream) + bytes + int64(slack*float64(bytes))
+	}
+	if c.Memory == 0 {
+		return fitted{opt: opt, limit: whole, memory: need(whole, opt)}, nil
+	}
+	least := int64(0)
+	for _, small := range []struct {
+		stream bool
+		head   int64
+	}{{false, c.HeadMemory}, {false, smallHead}, {true, c.HeadMemory}, {true, smallHead}} {
+		opt.Stream, opt.HeadMemory = small.stream, small.head
+		for limit := whole; limit >= 1; limit /= 2 {
+			if least = need(limit, opt); margined(least) <= c.Memory {
+				return fitted{opt: opt, limit: limit, memory: least}, nil
+			}
+		}
+	}
+	return fitted{}, format.Usagef("the teacher needs about %d MB and is given %d: a smaller teacher or a shorter context needs less", margined(least)/1e6, c.Memory/1e6)
 }
 
 // openTeacherModel opens the teacher if its tokens are those of the base.

@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -43,9 +44,10 @@ func TestTaught(t *testing.T) {
 	mustRun(t, c, Fresh)
 	want := outcomeOf(t, c.Output)
 	for how, spoil := range map[string]func(path string) error{
-		"left alone": func(string) error { return nil },
-		"gone":       os.Remove,
-		"cut off":    func(path string) error { return os.Truncate(path, 1000) },
+		"left alone":    func(string) error { return nil },
+		"gone":          os.Remove,
+		"cut off":       func(path string) error { return os.Truncate(path, 1000) },
+		"cut off later": func(path string) error { return os.Truncate(path, 5000) },
 		"changed": func(path string) error {
 			f, err := os.OpenFile(path, os.O_WRONLY, 0)
 			if err != nil {
@@ -76,6 +78,68 @@ func TestTaught(t *testing.T) {
 	other := c
 	other.Distill.Teacher = c.Base
 	if _, err := Run(context.Background(), other, Resume, nil); err == nil || !strings.Contains(err.Error(), "the teacher is not the one") {
+		t.Error(err)
+	}
+}
+
+// TestTeacherResumed interrupts the teacher itself: what it had finished is not asked again,
+// whether the rest is then asked in other passes or with memory given, and the run is the same.
+func TestTeacherResumed(t *testing.T) {
+	t.Parallel()
+	c := taughtRun(t)
+	c.Steps, c.Batch = 2, 1
+	c.Output = filepath.Join(t.TempDir(), "run")
+	mustRun(t, c, Fresh)
+	want := outcomeOf(t, c.Output)
+	file, err := os.ReadFile(filepath.Join(c.Output, TeacherFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for how, change := range map[string]func(c *Config){
+		"as it was":    func(*Config) {},
+		"memory given": func(c *Config) { c.Memory = 1e9 },
+	} {
+		c := c
+		c.Output = filepath.Join(t.TempDir(), "run")
+		change(&c)
+		told, done, runs := 0, 0, 0
+		for ; ; runs++ {
+			ctx, cancel := context.WithCancel(context.Background())
+			mode := Resume
+			if runs == 0 {
+				mode = Fresh
+			}
+			_, err := Run(ctx, c, mode, func(p Progress) {
+				if p.Phase != "teacher" || p.Total == 0 {
+					return
+				}
+				if p.Done <= done {
+					t.Errorf("%s: %d of %d are asked again", how, p.Done, p.Total)
+				}
+				done = p.Done
+				if told++; told%4 == 0 {
+					cancel()
+				}
+			})
+			cancel()
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, context.Canceled) {
+				t.Fatalf("%s: %v", how, err)
+			}
+		}
+		if runs < 3 || done == 0 {
+			t.Errorf("%s: interrupted %d times, %d done", how, runs, done)
+		}
+		outcomeOf(t, c.Output).mustBe(t, want, how)
+		if again, err := os.ReadFile(filepath.Join(c.Output, TeacherFile)); err != nil || len(again) != len(file) {
+			t.Errorf("%s: the file differs, %v", how, err)
+		}
+	}
+	c.Memory = 1 << 20
+	c.Output = filepath.Join(t.TempDir(), "run")
+	if _, err := Run(context.Background(), c, Fresh, nil); err == nil || !strings.Contains(err.Error(), "MB and is given 1") {
 		t.Error(err)
 	}
 }
