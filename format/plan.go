@@ -27,6 +27,9 @@ type Output struct {
 	// bytes themselves (for rows through float32: 4 bytes a column, and more when
 	// something is added).
 	Cost int64
+	// Together is how many units are best made at a time, where there is memory for them; 0:
+	// as many as a core's cache holds.
+	Together int64
 
 	// Prepare, if not nil, is called once, before the first Fill and after the
 	// outputs before this one have been begun. It holds what a tensor needs as a whole.

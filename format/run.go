@@ -151,7 +151,7 @@ func (r *runner) unitsPerBlock(o *Output, unitCost int64) int64 {
 	}
 	n := max(copyTarget/unitCost, 1)
 	if o.Cost > 0 {
-		n = max(workTarget/unitCost, 1)
+		n = max(workTarget/unitCost, o.Together, 1)
 	}
 	// Several blocks must fit into the budget for the threads to work side by side.
 	return max(min(n, r.opt.Memory/unitCost/int64(2*r.opt.Threads)), 1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync"
 
 	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/quant"
@@ -15,8 +16,8 @@ func init() {
 }
 
 const (
-	fitRows    = 48       // rows worked on together: few enough for the cache, enough for products
-	fitGrams   = 16 << 20 // bytes of their frames' products at most; then rows are fewer
+	fitRows    = 64       // rows worked on together, enough for products
+	fitBytes   = 16 << 20 // of their numbers, at most, but for 8 rows
 	fitBeyond  = 0.05     // gain aimed at beyond 1, times what is missing of the weights' own gain
 	fitSample  = 48       // rows of a tensor that its stretch is found on
 	maxStretch = 8
@@ -51,13 +52,14 @@ type fitter struct {
 	n      int
 	subs   int // sub-blocks of a row
 	blocks int
-	batch  int // rows worked on together
-	vars   int // frame variables of a row: its sub-blocks' scales, then their minimums
-	// With S the pooling of columns by sub-block: S·H, and S·H·Sᵀ. Nil without minimums.
-	pooled kernel.Mat
-	square []float64
+	batch  int     // rows worked on together
+	half   float32 // of the shortest distance of levels
+	// What one more of each sub-block's minimum adds in h: of its columns the sums of rest, and of z.
+	minRest []float32
+	minZ    kernel.Mat
 
 	stretch float32
+	works   sync.Pool
 }
 
 func openFit(t *target) (encoder, error) {
@@ -66,11 +68,12 @@ func openFit(t *target) (encoder, error) {
 		return openKeep(t)
 	}
 	f := &fitter{t: t, g: g, coding: g.Coding(), n: t.cols, subs: t.cols / g.Sub, blocks: t.cols / g.Block}
-	f.vars = f.subs
-	if g.HasMin {
-		f.vars = 2 * f.subs
+	f.batch = max(8, min(fitRows, fitBytes/(36*f.n)))
+	t.together = int64(f.batch)
+	f.half = float32(math.Inf(1))
+	for i, l := range g.Levels[1:] {
+		f.half = min(f.half, (l-g.Levels[i])/2)
 	}
-	f.batch = max(8, min(fitRows, fitGrams/(8*f.vars*f.vars)))
 	keep, err := openKeep(t)
 	if err != nil {
 		return nil, err
@@ -82,13 +85,14 @@ func openFit(t *target) (encoder, error) {
 		}
 		return f.prepare(in)
 	}
-	t.finish = func() { f.in, f.pooled, f.square = nil, kernel.Mat{}, nil }
+	t.finish = func() { f.in, f.minRest, f.minZ, f.works = nil, nil, kernel.Mat{}, sync.Pool{} }
 	return func(dst, raw []byte, delta []float32, row int64) error {
 		if f.in == nil {
 			return keep(dst, raw, delta, row)
 		}
 		rowBytes := f.blocks * g.Bytes
-		w := f.newWork()
+		w := f.work()
+		defer f.works.Put(w)
 		for i := 0; i*f.n < len(delta); i += f.batch {
 			to := min(i+f.batch, len(delta)/f.n)
 			if err := w.begin(raw[i*rowBytes:to*rowBytes], delta[i*f.n:to*f.n]); err != nil {
@@ -96,11 +100,7 @@ func openFit(t *target) (encoder, error) {
 			}
 			w.merge(f.stretch)
 			copy(dst[i*rowBytes:], w.raw)
-			w.pushLeft()
-			for r := range w.rows {
-				rd, dd := w.gain(r)
-				t.onInputs(row+int64(i+r), rd, dd, w.loss(r))
-			}
+			w.gains(func(r int, rd, dd, ee float64) { t.onInputs(row+int64(i+r), rd, dd, ee) })
 		}
 		return nil
 	}, nil
@@ -112,15 +112,10 @@ func (f *fitter) prepare(in *inputs) error {
 	}
 	f.in = in
 	if f.g.HasMin {
-		f.pooled = kernel.NewMat(f.subs, f.n)
-		f.square = make([]float64, f.subs*f.subs)
-		for i := range f.n {
-			kernel.Add(f.pooled.Row(i/f.g.Sub), in.h.Row(i))
-		}
-		for s := range f.subs {
-			for i, v := range f.pooled.Row(s) {
-				f.square[s*f.subs+i/f.g.Sub] += float64(v)
-			}
+		f.minRest, f.minZ = make([]float32, f.subs), kernel.NewMat(f.subs, in.few.Cols)
+		for i, v := range in.fewRest {
+			f.minRest[i/f.g.Sub] += v
+			kernel.Add(f.minZ.Row(i/f.g.Sub), in.few.Row(i))
 		}
 	}
 	return f.findStretch()
@@ -128,81 +123,85 @@ func (f *fitter) prepare(in *inputs) error {
 
 // findStretch finds the stretch on rows spread over the tensor.
 func (f *fitter) findStretch() error {
-	var works []*fitWork
 	rows := int(f.t.rows)
-	take := min(rows, fitSample)
+	n := min(rows, fitSample, f.batch)
 	rowBytes := f.blocks * f.g.Bytes
-	for first := 0; first < take; first += f.batch {
-		n := min(f.batch, take-first)
-		raw, delta := make([]byte, n*rowBytes), make([]float32, n*f.n)
-		base := make([]float32, f.n)
-		for i := range n {
-			row := int64((first + i) * rows / take)
-			one := raw[i*rowBytes : (i+1)*rowBytes]
-			if err := f.t.raw.ReadRaw(one, row); err != nil {
-				return err
-			}
-			f.t.codec.Decode(base, one)
-			f.t.delta.Change(delta[i*f.n:(i+1)*f.n], base, row)
-		}
-		w := f.newWork()
-		if err := w.begin(raw, delta); err != nil {
+	raw, delta := make([]byte, n*rowBytes), make([]float32, n*f.n)
+	base := make([]float32, f.n)
+	for i := range n {
+		row := int64(i * rows / n)
+		one := raw[i*rowBytes : (i+1)*rowBytes]
+		if err := f.t.raw.ReadRaw(one, row); err != nil {
 			return err
 		}
-		works = append(works, w)
+		f.t.codec.Decode(base, one)
+		f.t.delta.Change(delta[i*f.n:(i+1)*f.n], base, row)
+	}
+	w := f.work()
+	defer f.works.Put(w)
+	if err := w.begin(raw, delta); err != nil {
+		return err
 	}
 	gain := func(stretch float32) float64 {
+		w.merge(stretch)
 		var rd, dd, plain, all float64
-		for _, w := range works {
-			w.merge(stretch)
-			for r := range w.rows {
-				a, b := w.gain(r)
-				rd, dd = rd+a, dd+b
-			}
-			for i, d := range w.delta.Data {
-				plain += float64(float64(d-w.left.Data[i]) * float64(d))
-				all += float64(float64(d) * float64(d))
-			}
-		}
-		if dd == 0 || all == 0 {
+		w.gains(func(r int, a, b, _ float64) {
+			rd, dd = rd+a, dd+b
+			d := w.delta.Row(r)
+			square := float64(kernel.Dot(d, d))
+			plain += square - float64(kernel.Dot(d, w.left.Row(r)))
+			all += square
+		})
+		if !(dd > 0) || all == 0 {
 			return 1
 		}
 		return rd/dd - float64(fitBeyond*(1-plain/all))
 	}
-	f.stretch = solveStretch(gain)
+	f.stretch = solveStretch(*f.t.guess, gain)
+	*f.t.guess = f.stretch
 	return nil
 }
 
 // solveStretch finds the stretch between 1 and maxStretch at which gain is 1, by false
-// position with halving; gain rises with the stretch, but for small jumps.
-func solveStretch(gain func(float32) float64) float32 {
-	const near = 0.002
-	lo, below := float32(1), gain(1)-1
-	if below > -near {
-		return lo
-	}
-	// A first guess that is usually too far.
-	hi := min(float32(1-2*below), maxStretch)
-	above := gain(hi) - 1
-	for above < -near && hi < maxStretch {
-		lo, below = hi, above
-		hi = min(2*hi, maxStretch)
-		above = gain(hi) - 1
-	}
-	if above <= near {
-		return hi
+// position with halving, from a guess; gain rises with the stretch, but for small jumps.
+func solveStretch(guess float32, gain func(float32) float64) float32 {
+	const near = 0.003
+	x := min(max(guess, 1), maxStretch)
+	g := gain(x) - 1
+	var lo, hi float32
+	var below, above float64         // gain - 1 there
+	step := float32(2 * math.Abs(g)) // the gain changes by less than the stretch
+	for {
+		if !(math.Abs(g) > near) || g < 0 && x == maxStretch || g > 0 && x == 1 {
+			return x
+		}
+		if g < 0 {
+			lo, below = x, g
+		} else {
+			hi, above = x, g
+		}
+		if lo != 0 && hi != 0 {
+			break
+		}
+		if g < 0 {
+			x = min(x*(1+step), maxStretch)
+		} else {
+			x = max(x/(1+step), 1)
+		}
+		step *= 3
+		g = gain(x) - 1
 	}
 	for range 6 {
-		mid := lo + float32((hi-lo)*float32(below/(below-above)))
-		g := gain(mid) - 1
+		x = lo + float32((hi-lo)*float32(below/(below-above)))
+		g = gain(x) - 1
 		switch {
 		case math.Abs(g) <= near:
-			return mid
+			return x
 		case g < 0:
-			lo, below = mid, g
+			lo, below = x, g
 			above /= 2
 		default:
-			hi, above = mid, g
+			hi, above = x, g
 			below /= 2
 		}
 	}
@@ -211,73 +210,89 @@ func solveStretch(gain func(float32) float64) float32 {
 
 // fitWork is the work on some rows.
 type fitWork struct {
-	f            *fitter
-	rows         int
-	start        []byte // the rows to begin with
-	renewed      bool   // they are not all the base's
-	raw          []byte // as merged so far
-	base         []float32
-	delta        kernel.Mat
-	left         kernel.Mat // what is wanted and not there yet
-	push         kernel.Mat // left·H
-	pushed       bool       // push is that of left as it is
-	toward       kernel.Mat // delta·H
-	change       kernel.Mat
-	codes        []uint8
-	step, min    []float32
-	least, most  []float32 // of the sums in each sub-block
-	frame        *quant.Frame
-	gram         []float64 // of each row: vars x vars, the lower part
-	lat          lattice
-	block, moved kernel.Mat
+	f       *fitter
+	rows    int
+	started bool   // with the frames of the rows it has
+	settled []byte // the rows with new frames and the codes they had
+	raw     []byte // as merged so far
+	codes   []uint8
+	frame   *quant.Frame
+	base    []float32
+
+	delta, left     kernel.Mat // rows x n: what is wanted, and of that what is not there yet
+	wanted, missing kernel.Mat // rows x few: delta·few, left·few
+	settledLeft     []float32
+	values, scratch kernel.Mat // rows x n: of codes; anything
+	scaleZ          kernel.Mat // rows x subs·few: few summed over sub-blocks, times the values of codes
+
+	step, min   []float32 // of each sub-block
+	least, most []float32 // of the sums in each sub-block
+	could       []bool    // of one row, be reached with the frame as it was
+	sys         system
+
+	// By columns: n, k or ldlqBlock x rows.
+	errs, state, carry kernel.Mat
+	limits             []float32
 }
 
-func (f *fitter) newWork() *fitWork {
-	w := &fitWork{f: f, base: make([]float32, f.batch*f.n),
-		delta: kernel.NewMat(f.batch, f.n), left: kernel.NewMat(f.batch, f.n), push: kernel.NewMat(f.batch, f.n),
-		toward: kernel.NewMat(f.batch, f.n), change: kernel.NewMat(f.batch, f.n), moved: kernel.NewMat(f.batch, f.n),
-		codes: make([]uint8, f.batch*f.n), step: make([]float32, f.batch*f.subs), min: make([]float32, f.batch*f.subs),
-		least: make([]float32, f.batch*f.subs), most: make([]float32, f.batch*f.subs),
-		gram: make([]float64, f.batch*f.vars*f.vars), block: kernel.NewMat(f.batch, f.g.Sub)}
-	return w
+func (f *fitter) work() *fitWork {
+	if w, ok := f.works.Get().(*fitWork); ok {
+		return w
+	}
+	n, k, few, rows := f.n, f.in.k, f.in.few.Cols, f.batch
+	return &fitWork{f: f, base: make([]float32, rows*n), codes: make([]uint8, rows*n), settledLeft: make([]float32, rows*n),
+		delta: kernel.NewMat(rows, n), left: kernel.NewMat(rows, n), values: kernel.NewMat(rows, n), scratch: kernel.NewMat(rows, n),
+		wanted: kernel.NewMat(rows, few), missing: kernel.NewMat(rows, few), scaleZ: kernel.NewMat(rows, f.subs*few),
+		step: make([]float32, rows*f.subs), min: make([]float32, rows*f.subs),
+		least: make([]float32, rows*f.subs), most: make([]float32, rows*f.subs),
+		errs: kernel.NewMat(n, rows), state: kernel.NewMat(k, rows), carry: kernel.NewMat(ldlqBlock, rows), limits: make([]float32, rows)}
 }
 
 // begin takes rows of the base and the change wanted of them.
 func (w *fitWork) begin(raw []byte, delta []float32) error {
 	f := w.f
-	w.rows = len(delta) / f.n
+	w.rows, w.started = len(delta)/f.n, false
 	w.raw = append(w.raw[:0], raw...)
 	w.base = w.base[:len(delta)]
 	f.t.codec.Decode(w.base, raw)
-	for _, m := range []*kernel.Mat{&w.delta, &w.left, &w.push, &w.toward, &w.change, &w.moved, &w.block} {
+	for _, m := range []*kernel.Mat{&w.delta, &w.left, &w.values, &w.scratch, &w.wanted, &w.missing, &w.scaleZ} {
 		m.Rows, m.Data = w.rows, m.Data[:w.rows*m.Cols]
 	}
+	for _, m := range []*kernel.Mat{&w.errs, &w.state, &w.carry} {
+		m.Cols, m.Stride, m.Data = w.rows, w.rows, m.Data[:m.Rows*w.rows]
+	}
 	copy(w.delta.Data, delta)
-	w.codes, w.step, w.min = w.codes[:len(delta)], w.step[:w.rows*f.subs], w.min[:w.rows*f.subs]
+	w.codes, w.step, w.min, w.limits = w.codes[:len(delta)], w.step[:w.rows*f.subs], w.min[:w.rows*f.subs], w.limits[:w.rows]
 	w.frame = f.g.NewFrame(w.rows * f.blocks)
 	f.g.UnpackFrame(w.frame, w.raw)
-	f.g.Unpack(w.codes, w.step, w.min, w.raw)
-	kernel.GemmNN(nil, w.toward, w.delta, f.in.h, false)
 	w.least, w.most = w.least[:len(w.step)], w.most[:len(w.step)]
 	for s := range w.step {
 		least, most := float32(math.Inf(1)), float32(math.Inf(-1))
-		for i := s * f.g.Sub; i < (s+1)*f.g.Sub; i++ {
-			sum := w.base[i] + delta[i]
+		d := delta[s*f.g.Sub : (s+1)*f.g.Sub]
+		for i, v := range w.base[s*f.g.Sub : (s+1)*f.g.Sub] {
+			sum := v + d[i]
 			least, most = min(least, sum), max(most, sum)
 		}
 		w.least[s], w.most[s] = least, most
 	}
-	if err := w.renew(); err != nil {
+	kernel.GemmNN(nil, w.wanted, w.delta, f.in.few, false)
+	renewed, err := w.renew()
+	if err != nil {
 		return err
 	}
-	w.start = append(w.start[:0], w.raw...)
+	if renewed {
+		f.g.UnpackFrame(w.frame, w.raw)
+		w.update()
+	} else {
+		copy(w.left.Data, w.delta.Data)
+		copy(w.missing.Data, w.wanted.Data)
+	}
 	return nil
 }
 
 // renew quantizes the sum anew in blocks whose levels do not reach it.
-func (w *fitWork) renew() error {
+func (w *fitWork) renew() (any bool, err error) {
 	g := w.f.g
-	w.renewed = false
 	var sum []float32
 	per := g.Block / g.Sub
 	for b := range w.rows * w.f.blocks {
@@ -288,89 +303,70 @@ func (w *fitWork) renew() error {
 		if inside {
 			continue
 		}
-		w.renewed = true
+		any = true
 		sum = append(sum[:0], w.base[b*g.Block:(b+1)*g.Block]...)
 		kernel.Add(sum, w.delta.Data[b*g.Block:(b+1)*g.Block])
 		if err := w.f.t.codec.Encode(w.raw[b*g.Bytes:(b+1)*g.Bytes], sum, g.Block, nil); err != nil {
-			return err
+			return any, err
 		}
 	}
-	return nil
+	return any, nil
 }
 
-// merge makes the rows anew from the start.
+// merge makes the rows anew from what begin was given.
 func (w *fitWork) merge(stretch float32) {
 	f := w.f
-	copy(w.raw, w.start)
-	f.g.UnpackFrame(w.frame, w.raw)
-	f.g.Unpack(w.codes, w.step, w.min, w.raw)
-	w.update()
-	if !w.renewed { // what is left is all that is wanted
-		copy(w.push.Data, w.toward.Data)
-		w.pushed = true
-	}
-	w.makeGram()
-	if f.coding.Integer() {
-		w.refit(w.factors)
-		w.refit(w.integers)
+	if !w.started { // what does not depend on the stretch
+		w.started = true
+		f.g.Unpack(w.codes, w.step, w.min, w.raw)
+		w.sums()
+		if f.coding.Integer() {
+			w.refit(w.factors)
+			w.refit(w.integers)
+		} else {
+			w.refit(w.halves)
+		}
+		w.settled = append(w.settled[:0], w.raw...)
+		copy(w.settledLeft, w.left.Data)
 	} else {
-		w.refit(w.halves)
+		copy(w.raw, w.settled)
+		copy(w.left.Data, w.settledLeft)
+		f.g.UnpackFrame(w.frame, w.raw)
+		f.g.Unpack(w.codes, w.step, w.min, w.raw)
 	}
 	w.round(stretch)
-	w.makeGram()
+	w.polish()
+	f.g.Pack(w.raw, w.codes)
+	w.update()
+	w.sums()
 	if f.coding.Integer() {
 		w.refit(w.factors)
 	} else {
 		w.refit(w.halves)
 	}
-}
-
-// round moves codes towards what is left, stretched.
-func (w *fitWork) round(stretch float32) {
-	f := w.f
-	kernel.Scale(w.left.Data, stretch, w.left.Data)
-	roundCompensated(f.in, f.g, w.codes, w.step, w.left, w.change)
-	kernel.Sub(w.left.Data, w.left.Data, w.change.Data)
-	w.pushed = false
-	w.pushLeft()
-	polish(f.in, f.g, w.codes, w.step, w.left, w.push)
-	f.g.Pack(w.raw, w.codes)
-	w.update()
 }
 
 // update computes what is left from the bytes as they are now.
 func (w *fitWork) update() {
 	w.f.t.codec.Decode(w.left.Data, w.raw)
-	w.pushed = false
-	for i, now := range w.left.Data {
-		w.left.Data[i] = w.delta.Data[i] - (now - w.base[i])
-	}
+	kernel.Sub(w.left.Data, w.left.Data, w.base)
+	kernel.Sub(w.left.Data, w.delta.Data, w.left.Data)
+	kernel.GemmNN(nil, w.missing, w.left, w.f.in.few, false)
 }
 
-// pushLeft computes left·H.
-func (w *fitWork) pushLeft() {
-	if !w.pushed {
-		kernel.GemmNN(nil, w.push, w.left, w.f.in.h, false)
+// gains computes <R, D>, <D, D> and <D-R, D-R> in H of every row and gives them to told. The
+// damping is not in H.
+func (w *fitWork) gains(told func(r int, rd, dd, ee float64)) {
+	in := w.f.in
+	wanted, missing := kernel.NewMat(w.rows, in.k), kernel.NewMat(w.rows, in.k)
+	kernel.GemmNN(nil, wanted, w.delta, in.z, false)
+	kernel.GemmNN(nil, missing, w.left, in.z, false)
+	for r := range w.rows {
+		left, delta, x := w.left.Row(r), w.delta.Row(r), w.scratch.Row(r)
+		kernel.Mul(x, delta, in.plain)
+		dd := float64(kernel.Dot(x, delta)) + float64(kernel.Dot(wanted.Row(r), wanted.Row(r)))
+		rd := dd - float64(kernel.Dot(x, left)) - float64(kernel.Dot(wanted.Row(r), missing.Row(r)))
+		kernel.Mul(x, left, in.plain)
+		told(r, rd, dd, float64(kernel.Dot(x, left))+float64(kernel.Dot(missing.Row(r), missing.Row(r))))
 	}
-	w.pushed = true
-}
-
-// gain returns <R, D> and <D, D> in H, of one row. The damping is taken out of H again.
-func (w *fitWork) gain(r int) (rd, dd float64) {
-	left, toward := w.left.Row(r), w.toward.Row(r)
-	for i, d := range w.delta.Row(r) {
-		t := float64(toward[i]) - float64(w.f.in.damping*float64(d))
-		rd += float64(float64(d-left[i]) * t)
-		dd += float64(float64(d) * t)
-	}
-	return rd, dd
-}
-
-// loss returns <D-R, D-R> in H, of one row whose push is up to date.
-func (w *fitWork) loss(r int) (ee float64) {
-	push := w.push.Row(r)
-	for i, e := range w.left.Row(r) {
-		ee += float64(float64(e) * (float64(push[i]) - float64(w.f.in.damping*float64(e))))
-	}
-	return ee
 }

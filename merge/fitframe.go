@@ -29,121 +29,133 @@ func (w *fitWork) reached(s int, slack float32) bool {
 	return y >= lo && y <= hi && z >= lo && z <= hi
 }
 
-// makeGram computes, of every row, the products in H of what its frame variables do
-// to it: a scale adds the levels of its sub-block's codes, a minimum ones.
-func (w *fitWork) makeGram() {
-	f, sub := w.f, w.f.g.Sub
-	p := f.vars
-	for t := range f.subs {
-		for r := range w.rows {
-			x := w.block.Row(r)
-			for i, c := range w.codes[r*f.n+t*sub : r*f.n+(t+1)*sub] {
-				x[i] = f.g.Levels[c]
-			}
-		}
-		hi := (t + 1) * sub
-		v := w.moved.Sub(0, w.rows, 0, hi)
-		kernel.GemmNN(nil, v, w.block, f.in.h.Sub(t*sub, hi, 0, hi), false)
-		for r := range w.rows {
-			g, x := w.gram[r*p*p:(r+1)*p*p], v.Row(r)
-			for s := range t + 1 {
-				var sum float64
-				for i, c := range w.codes[r*f.n+s*sub : r*f.n+(s+1)*sub] {
-					sum += float64(f.g.Levels[c] * x[s*sub+i])
-				}
-				g[t*p+s] = sum
-			}
-			if !f.g.HasMin {
-				continue
-			}
-			for s := range f.subs {
-				var sum float64
-				for i, l := range w.block.Row(r) {
-					sum += float64(l * f.pooled.Row(s)[t*sub+i])
-				}
-				g[(f.subs+s)*p+t] = sum
-			}
-			for s := range t + 1 {
-				g[(f.subs+t)*p+f.subs+s] = f.square[t*f.subs+s]
-			}
-		}
+// sums adds up what scales need of codes as they are now.
+func (w *fitWork) sums() {
+	f, sub, k := w.f, w.f.g.Sub, w.f.in.few.Cols
+	for i, c := range w.codes {
+		w.values.Data[i] = f.g.Levels[c]
+	}
+	for s := range f.subs {
+		kernel.GemmNN(nil, w.scaleZ.Sub(0, w.rows, s*k, (s+1)*k), w.values.Sub(0, w.rows, s*sub, (s+1)*sub), f.in.few.Sub(s*sub, (s+1)*sub, 0, k), false)
 	}
 }
 
 // refit finds new frame numbers for every row, of the kind that vary knows.
-func (w *fitWork) refit(vary func(r int, gram, push []float64) []variable) {
-	f, sub, p := w.f, w.f.g.Sub, w.f.vars
-	w.pushLeft()
-	push := make([]float64, p)
+func (w *fitWork) refit(vary func(r int)) {
+	f := w.f
 	for r := range w.rows {
-		clear(push)
-		for i, v := range w.push.Row(r) {
-			push[i/sub] += float64(f.g.Levels[w.codes[r*f.n+i]] * v)
-			if f.g.HasMin {
-				push[f.subs+i/sub] += float64(v)
-			}
-		}
-		w.refitRow(r, w.gram[r*p*p:(r+1)*p*p], push, vary)
+		w.products(r)
+		vary(r)
 	}
 	f.g.PackFrame(w.raw, w.frame)
-	f.g.Unpack(w.codes, w.step, w.min, w.raw)
+	w.steps()
 	w.update()
+}
+
+// products fills the system with the products in h of what the scales and minimums of a
+// row's sub-blocks do: one more of a scale adds the values of its codes, of a minimum ones.
+func (w *fitWork) products(r int) {
+	f, sub, k, y := w.f, w.f.g.Sub, w.f.in.few.Cols, &w.sys
+	y.resize(f.subs, k, f.g.HasMin)
+	copy(y.z, w.scaleZ.Row(r))
+	values, left, missing, x := w.values.Row(r), w.left.Row(r), w.missing.Row(r), w.scratch.Row(r)
+	kernel.Mul(x, values, f.in.fewRest)
+	for s := range f.subs {
+		part := x[s*sub : (s+1)*sub]
+		y.scale2[s] = float64(kernel.Dot(part, values[s*sub:(s+1)*sub]))
+		y.b[s] = float64(kernel.Dot(part, left[s*sub:(s+1)*sub])) + float64(kernel.Dot(y.row(s), missing))
+	}
+	if !f.g.HasMin {
+		return
+	}
+	copy(y.z[f.subs*k:], f.minZ.Data)
+	for s := range f.subs {
+		y.both[s] = float64(kernel.Sum(x[s*sub : (s+1)*sub]))
+		y.min2[s] = float64(f.minRest[s])
+	}
+	kernel.Mul(x, left, f.in.fewRest)
+	for s := range f.subs {
+		y.b[f.subs+s] = float64(kernel.Sum(x[s*sub:(s+1)*sub])) + float64(kernel.Dot(y.row(f.subs+s), missing))
+	}
+}
+
+// steps brings steps and minimums up to date with the frame.
+func (w *fitWork) steps() {
+	f := w.f
+	per := f.subs / f.blocks
+	for s := range w.step {
+		w.step[s] = w.frame.D[s/per]
+		if f.coding.Integer() {
+			w.step[s] *= float32(w.frame.Scale[s])
+		}
+	}
 }
 
 // variable is a number of the frame that is being refitted. One of the two is set.
 type variable struct {
 	half    *float32
 	integer *int16
-	lo, hi  int16 // of the integer
-	sub     int   // the first sub-block that depends on it
+	lo, hi  int16   // of the integer
+	unit    float64 // what one more of the integer adds to the scale or the minimum; 0: it is left alone
+	was     float64
+	sub     int // the first sub-block that depends on it
 }
 
-// move adds to the number what it can hold, and returns that.
-func (v *variable) move(by float64) float64 {
+// nearest is the change of the scale or the minimum next to by that the number can hold.
+func (v *variable) nearest(by float64) float64 {
 	if v.half == nil {
-		was := *v.integer
-		*v.integer = int16(max(float64(v.lo), min(float64(v.hi), float64(was)+math.Round(by))))
-		return float64(*v.integer) - float64(was)
+		return float64(v.unit * (v.whole(by) - v.was))
 	}
-	const largest = 65504
-	was := *v.half
-	*v.half = kernel.F16Value(kernel.F16Bits(float32(max(-largest, min(largest, float64(was)+by)))))
-	return float64(*v.half) - float64(was)
+	return float64(kernel.F16Value(v.bits(by))) - v.was
 }
 
-// refitRow solves for the variables of a row. Those that would take sums out of the
-// reach of the levels are left alone, and the others solved for again.
-func (w *fitWork) refitRow(r int, gram, push []float64, vary func(r int, gram, push []float64) []variable) {
-	f := w.f
-	could := make([]bool, f.subs)
-	for s := range could {
-		could[s] = w.reached(r*f.subs+s, 1)
+func (v *variable) whole(by float64) float64 {
+	return max(float64(v.lo), min(float64(v.hi), v.was+math.Round(by/v.unit)))
+}
+
+func (v *variable) bits(by float64) uint16 {
+	const largest = 65504
+	return kernel.F16Bits(float32(max(-largest, min(largest, v.was+by))))
+}
+
+// set changes the number by that; a change that is none puts it back.
+func (v *variable) set(by float64) {
+	switch {
+	case v.half == nil && v.unit != 0:
+		*v.integer = int16(v.whole(by))
+	case v.half != nil:
+		*v.half = kernel.F16Value(v.bits(by))
 	}
-	var fixed []bool
+}
+
+// fitRow solves for the variables of a row. Those that would take sums out of the
+// reach of the levels are left alone, and the others solved for again.
+func (w *fitWork) fitRow(r int, vars []variable, subsOf int) {
+	f, y := w.f, &w.sys
+	w.could = w.could[:0]
+	for s := range f.subs {
+		w.could = append(w.could, w.reached(r*f.subs+s, 1))
+	}
+	for i := range vars {
+		v := &vars[i]
+		if v.half != nil {
+			v.was, v.unit = float64(*v.half), 1
+		} else {
+			v.was = float64(*v.integer)
+		}
+		y.fixed[i] = v.unit == 0
+	}
 	for {
-		vars := vary(r, gram, push)
-		if fixed == nil {
-			fixed = make([]bool, len(vars))
-		}
-		halves, integers := make([]float32, len(vars)), make([]int16, len(vars))
+		y.solve()
+		better := y.round(func(i int, by float64) float64 { return vars[i].nearest(by) })
 		for i := range vars {
-			if v := &vars[i]; v.half != nil {
-				halves[i] = *v.half
-			} else {
-				integers[i] = *v.integer
-			}
-			if fixed[i] {
-				w.lat.fix(i)
-			}
+			vars[i].set(y.x[i])
 		}
-		w.lat.solve()
-		better := w.lat.round(func(i int, best float64) float64 { return vars[i].move(best) })
 		again := false
-		n := f.subs / (len(vars) / (f.vars / f.subs)) // sub-blocks of a variable
 		for i := range vars {
-			for s := vars[i].sub; !fixed[i] && s < vars[i].sub+n; s++ {
-				if could[s-r*f.subs] && !w.reached(s, 1) {
-					fixed[i], again = true, true
+			for s := vars[i].sub; !y.fixed[i] && s < vars[i].sub+subsOf; s++ {
+				if w.could[s-r*f.subs] && !w.reached(s, 1) {
+					y.fixed[i], again = true, true
 				}
 			}
 		}
@@ -151,11 +163,7 @@ func (w *fitWork) refitRow(r int, gram, push []float64, vary func(r int, gram, p
 			return
 		}
 		for i := range vars {
-			if v := &vars[i]; v.half != nil {
-				*v.half = halves[i]
-			} else {
-				*v.integer = integers[i]
-			}
+			vars[i].set(0)
 		}
 		if !again {
 			return
@@ -164,12 +172,9 @@ func (w *fitWork) refitRow(r int, gram, push []float64, vary func(r int, gram, p
 }
 
 // halves are the float16 scales and minimums of a type without integers.
-func (w *fitWork) halves(r int, gram, push []float64) []variable {
-	f, p := w.f, w.f.vars
-	w.lat.resize(p)
-	copy(w.lat.g, gram)
-	copy(w.lat.b, push)
-	vars := make([]variable, p)
+func (w *fitWork) halves(r int) {
+	f := w.f
+	vars := w.sys.variables()
 	for v := range vars {
 		s := r*f.subs + v%f.subs
 		vars[v] = variable{half: &w.frame.D[s], sub: s}
@@ -177,37 +182,21 @@ func (w *fitWork) halves(r int, gram, push []float64) []variable {
 			vars[v].half = &w.frame.M[s]
 		}
 	}
-	return vars
+	w.fitRow(r, vars, 1)
 }
 
 // factors are those of super-blocks: D moves all its scales by their integers, M
 // all minimums.
-func (w *fitWork) factors(r int, gram, push []float64) []variable {
-	f, p := w.f, w.f.vars
+func (w *fitWork) factors(r int) {
+	f := w.f
 	per := f.subs / f.blocks
-	coef := make([]float64, p) // the factor's variable is the sum of coef times those of its sub-blocks
-	for s := range f.subs {
-		coef[s] = float64(w.frame.Scale[r*f.subs+s])
-		if f.g.HasMin {
-			coef[f.subs+s] = -float64(w.frame.Min[r*f.subs+s])
+	w.sys.contract(per, func(v int) float64 {
+		if v < f.subs {
+			return float64(w.frame.Scale[r*f.subs+v])
 		}
-	}
-	q := p / per
-	w.lat.resize(q)
-	clear(w.lat.g)
-	clear(w.lat.b)
-	for i := range p {
-		w.lat.b[i/per] += float64(coef[i] * push[i])
-		for j := range i {
-			v := float64(coef[i] * coef[j] * gram[i*p+j])
-			w.lat.g[i/per*q+j/per] += v
-			if i/per == j/per {
-				w.lat.g[i/per*q+j/per] += v
-			}
-		}
-		w.lat.g[i/per*q+i/per] += float64(coef[i] * coef[i] * gram[i*p+i])
-	}
-	vars := make([]variable, q)
+		return -float64(w.frame.Min[r*f.subs+v-f.subs])
+	})
+	vars := w.sys.variables()
 	for v := range vars {
 		b := r*f.blocks + v%f.blocks
 		vars[v] = variable{half: &w.frame.D[b], sub: b * per}
@@ -215,31 +204,21 @@ func (w *fitWork) factors(r int, gram, push []float64) []variable {
 			vars[v].half = &w.frame.M[b]
 		}
 	}
-	return vars
+	w.fitRow(r, vars, per)
 }
 
 // integers are the scales and minimums of sub-blocks.
-func (w *fitWork) integers(r int, gram, push []float64) []variable {
-	f, p := w.f, w.f.vars
+func (w *fitWork) integers(r int) {
+	f := w.f
 	per := f.subs / f.blocks
-	w.lat.resize(p)
-	vars := make([]variable, p)
-	unit := make([]float64, p) // what one more adds to the variable
+	vars := w.sys.variables()
 	for v := range vars {
 		s := r*f.subs + v%f.subs
 		if v < f.subs {
-			vars[v] = variable{integer: &w.frame.Scale[s], lo: f.coding.ScaleLo, hi: f.coding.ScaleHi, sub: s}
-			unit[v] = float64(w.frame.D[s/per])
+			vars[v] = variable{integer: &w.frame.Scale[s], lo: f.coding.ScaleLo, hi: f.coding.ScaleHi, sub: s, unit: float64(w.frame.D[s/per])}
 		} else {
-			vars[v] = variable{integer: &w.frame.Min[s], hi: f.coding.MinHi, sub: s}
-			unit[v] = -float64(w.frame.M[s/per])
+			vars[v] = variable{integer: &w.frame.Min[s], hi: f.coding.MinHi, sub: s, unit: -float64(w.frame.M[s/per])}
 		}
 	}
-	for i := range p {
-		w.lat.b[i] = unit[i] * push[i]
-		for j := range i + 1 {
-			w.lat.g[i*p+j] = float64(unit[i] * unit[j] * gram[i*p+j])
-		}
-	}
-	return vars
+	w.fitRow(r, vars, 1)
 }

@@ -1,54 +1,80 @@
 package merge
 
-import (
-	"github.com/graft-lora/graft/internal/kernel"
-	"github.com/graft-lora/graft/quant"
-)
+import "github.com/graft-lora/graft/internal/kernel"
 
-// ldlqBlock is how many columns are rounded between two products that carry errors
-// over.
-const ldlqBlock = 32
+// ldlqStrip is how many of a block's columns are rounded one by one between two products.
+const ldlqStrip = 8
 
-// roundCompensated moves the codes of rows towards a wanted change of the values so
-// that the error is small where inputs are (LDLQ: Chee et al. 2023, the form that
-// GPTQ has, too). With h = L·D·Lᵀ the error e of a row costs
+// round moves the codes of rows towards what is left of the wanted change, stretched, so that
+// the error is small where inputs are (LDLQ: Chee et al. 2023, the form that GPTQ has, too).
+// With h = L·D·Lᵀ the error e of a row costs
 //
-//	e·h·eᵀ = sum over k of D_k (e_k + sum over j>k of e_j L_jk)²
+//	e·h·eᵀ = sum over j of D_j (e_j + sum over i>j of e_i L_ij)²
 //
-// so columns are rounded from the last to the first, each with the carried errors
-// of those before it added to what is wanted of it. codes is rows x n; step
-// has a number for every sub-block of g. change receives the change of the values.
-func roundCompensated(in *inputs, g *quant.Grid, codes []uint8, step []float32, want, change kernel.Mat) {
-	rows, n := want.Rows, in.n
-	carried := kernel.NewMat(rows, ldlqBlock)
-	errs := kernel.NewMat(rows, n)
-	subs := n / g.Sub
-	for hi := n; hi > 0; hi -= ldlqBlock {
-		lo := max(hi-ldlqBlock, 0)
-		carry := carried.Sub(0, rows, 0, hi-lo)
-		carry.Zero()
-		if hi < n {
-			kernel.GemmNN(nil, carry, errs.Sub(0, rows, hi, n), in.unit.Sub(hi, n, lo, hi), false)
-		}
-		for r := range rows {
-			w, c, e, out := want.Row(r), carry.Row(r), errs.Row(r), change.Row(r)
-			for k := hi - 1; k >= lo; k-- {
-				s := step[r*subs+k/g.Sub]
-				code := &codes[r*n+k]
-				var moved float32
-				if s != 0 {
-					from := g.Levels[*code]
-					*code = nearestLevel(g.Levels, *code, from+(w[k]+c[k-lo])/s)
-					moved = float32(s * (g.Levels[*code] - from))
-				}
-				out[k] = moved
-				e[k] = w[k] - moved
-				if e[k] != 0 {
-					kernel.Axpy(c[:k-lo], e[k], in.unit.Row(k)[lo:k])
-				}
+// so columns are rounded from the last to the first, each with the carried errors of those
+// before it added to what is wanted of it. L_ij is z_i·w_j: what is carried to column j is
+// w_j·state, with the sum of e_i z_i as the state of a row. Rows are worked on side by side,
+// so all is transposed: errs has a row for each column.
+func (w *fitWork) round(stretch float32) {
+	f, in := w.f, w.f.in
+	w.state.Zero()
+	for lo := f.n - ldlqBlock; lo >= 0; lo -= ldlqBlock {
+		errs := w.errs.Sub(lo, lo+ldlqBlock, 0, w.rows)
+		for r := range w.rows {
+			for i, v := range w.left.Row(r)[lo : lo+ldlqBlock] {
+				errs.Data[i*errs.Stride+r] = stretch * v
 			}
 		}
+		kernel.GemmNN(nil, w.carry, in.w.Sub(lo, lo+ldlqBlock, 0, in.k), w.state, false)
+		for i := ldlqBlock - 1; i >= 0; i-- {
+			if i == ldlqBlock-1 || (i+1)%f.g.Sub == 0 {
+				w.limit(lo + i)
+			}
+			e, c := errs.Row(i), w.carry.Row(i)
+			for r, limit := range w.limits {
+				// Nearest to where the code is: most of them.
+				if v := e[r] + c[r]; !(v <= limit && v >= -limit) {
+					e[r] -= w.moveTo(r, lo+i, v)
+				}
+			}
+			unit, first := in.unit.Row(lo+i), i-i%ldlqStrip
+			for j := first; j < i; j++ {
+				kernel.Axpy(w.carry.Row(j), unit[j], e)
+			}
+			if i == first && i > 0 {
+				to := w.carry.Sub(0, i, 0, w.rows)
+				kernel.GemmTN(nil, to, in.unit.Sub(lo+i, lo+i+ldlqStrip, 0, i), errs.Sub(i, i+ldlqStrip, 0, w.rows), true)
+			}
+		}
+		kernel.GemmTN(nil, w.state, in.z.Sub(lo, lo+ldlqBlock, 0, in.k), errs, true)
 	}
+}
+
+// limit computes how far a value may be from its code's for any other to be farther, of
+// the sub-block of a column in every row.
+func (w *fitWork) limit(col int) {
+	f := w.f
+	for r := range w.limits {
+		s := w.step[r*f.subs+col/f.g.Sub]
+		if s < 0 {
+			s = -s
+		}
+		w.limits[r] = f.half * s
+	}
+}
+
+// moveTo moves a code to the level nearest to where it is and v on, and returns by how much that
+// is.
+func (w *fitWork) moveTo(r, col int, v float32) float32 {
+	f := w.f
+	s := w.step[r*f.subs+col/f.g.Sub]
+	if s == 0 {
+		return 0
+	}
+	code := &w.codes[r*f.n+col]
+	from := f.g.Levels[*code]
+	*code = nearestLevel(f.g.Levels, *code, from+v/s)
+	return float32(s * (f.g.Levels[*code] - from))
 }
 
 // nearestLevel is the level next to y, found from where the code is now; halfway it
@@ -65,46 +91,71 @@ func nearestLevel(levels []float32, from uint8, y float32) uint8 {
 }
 
 // polishSweeps is how often single codes are looked at again.
-const polishSweeps = 4
+const polishSweeps = 2
 
 // polish moves single codes by one level where that makes the error of outputs
-// smaller, given all others. left is what is wanted and not there yet, push is
-// left·h; both follow the moves.
-func polish(in *inputs, g *quant.Grid, codes []uint8, step []float32, left, push kernel.Mat) {
-	n := in.n
-	subs := n / g.Sub
-	for r := range left.Rows {
-		row, toward := left.Row(r), push.Row(r)
-		for range polishSweeps {
-			moves := 0
-			for k := range n {
-				s := step[r*subs+k/g.Sub]
-				code := codes[r*n+k]
-				// Towards the gradient: the error changes by d²h - 2dp for a move by d.
-				p := toward[k]
-				if s < 0 {
-					p = -p
+// smaller, given all others.
+func (w *fitWork) polish() {
+	f, in := w.f, w.f.in
+	for range polishSweeps {
+		moves := 0
+		for lo := 0; lo < f.n; lo += ldlqBlock {
+			errs, push := w.errs.Sub(lo, lo+ldlqBlock, 0, w.rows), w.carry
+			kernel.GemmNN(nil, push, in.z.Sub(lo, lo+ldlqBlock, 0, in.k), w.state, false)
+			for i := range ldlqBlock {
+				if (lo+i)%f.g.Sub == 0 {
+					w.limit(lo + i)
 				}
-				to := int(code) + 1
-				if p < 0 {
-					to = int(code) - 1
+				p := push.Row(i)
+				kernel.Axpy(p, in.rest[lo+i], errs.Row(i))
+				h := in.diag[lo+i]
+				for r, limit := range w.limits {
+					if least := float32(h * limit); !(p[r] <= least && p[r] >= -least) {
+						if d := w.nudge(r, lo+i, p[r]); d != 0 {
+							moves++
+							errs.Row(i)[r] -= d
+							w.pushed(r, lo, i, d)
+						}
+					}
 				}
-				if s == 0 || to < 0 || to >= len(g.Levels) {
-					continue
-				}
-				h := in.h.Row(k)
-				d := float32(s * (g.Levels[to] - g.Levels[code]))
-				if d*h[k] >= 2*toward[k] == (d > 0) {
-					continue
-				}
-				codes[r*n+k] = uint8(to)
-				row[k] -= d
-				kernel.Axpy(toward, -d, h)
-				moves++
-			}
-			if moves == 0 {
-				break
 			}
 		}
+		if moves == 0 {
+			break
+		}
 	}
+}
+
+// pushed carries the move of a code by d to the state of its row, and to what pushes the columns
+// after it in its block.
+func (w *fitWork) pushed(r, lo, i int, d float32) {
+	near := w.f.in.near.Row(lo + i)
+	for j := i + 1; j < ldlqBlock; j++ {
+		w.carry.Data[j*w.carry.Stride+r] -= float32(d * near[j])
+	}
+	for a, z := range w.f.in.z.Row(lo + i) {
+		w.state.Data[a*w.state.Stride+r] -= float32(d * z)
+	}
+}
+
+// nudge moves a code by a level if that is for the better, p being half the gradient, and
+// returns by how much that is.
+func (w *fitWork) nudge(r, col int, p float32) float32 {
+	f := w.f
+	s := w.step[r*f.subs+col/f.g.Sub]
+	code := &w.codes[r*f.n+col]
+	to := int(*code) + 1
+	if p > 0 != (s > 0) {
+		to = int(*code) - 1
+	}
+	if s == 0 || to < 0 || to >= len(f.g.Levels) {
+		return 0
+	}
+	// The error changes by d²h - 2dp for a move by d.
+	d := float32(s * (f.g.Levels[to] - f.g.Levels[*code]))
+	if float32(d*f.in.diag[col]) >= 2*p == (d > 0) {
+		return 0
+	}
+	*code = uint8(to)
+	return d
 }

@@ -42,6 +42,11 @@ type target struct {
 	// know them.
 	onInputs func(row int64, rd, dd, ee float64)
 
+	// guess is what the stretch of a tensor of this type was last, for methods that look for one.
+	guess *float32
+	// together, which open may set, is how many rows are best merged at a time.
+	together int64
+
 	// prepare and finish, which open may set, are called before the first row is
 	// merged and after the last one.
 	prepare func(context.Context) error

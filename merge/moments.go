@@ -5,65 +5,141 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/internal/kernel"
 )
 
 // Moments knows what the inputs of matrices look like on real text. Package train
 // makes them by running a model; whoever has them otherwise may give them, too.
 type Moments interface {
-	// Moments returns H, the mean of x·xᵀ over the inputs x of a tensor (cols x cols,
-	// symmetric), or a Mat without rows when it knows nothing of them. Tensors that
-	// share their inputs may be given one and the same matrix. It is not changed,
-	// and not used after the next call for a tensor with other inputs. A plan calls
-	// it for its tensors in the order of the file, one call at a time.
-	Moments(ctx context.Context, tensor string) (kernel.Mat, error)
+	// Moments returns the mean of x·xᵀ over the inputs x of a tensor as
+	//
+	//	H = diag(rest) + z·zᵀ
+	//
+	// with rest of cols numbers, none of them negative, and z of cols x any rank; z without
+	// rows when it knows nothing of them. Tensors that share their inputs may be given one
+	// and the same z. Neither is changed, nor used after the next call for a tensor with other
+	// inputs. A plan calls it for its tensors in the order of the file, one call at a time.
+	Moments(ctx context.Context, tensor string) (rest []float32, z kernel.Mat, err error)
 }
 
 // damping is what is added to the diagonal of H in units of its mean: directions
 // that the sample of inputs hardly shows still count for something, and the
-// factorisation exists.
+// factors exist.
 const damping = 0.01
 
-// inputs are moments made ready for a tensor's method.
+// ldlqBlock is how many columns are rounded between two products that carry errors
+// over. Rows are multiples of it.
+const ldlqBlock = 32
+
+const (
+	fitRank   = 32 // of z, at most
+	frameRank = 16 // of what frames are fitted with
+)
+
+// inputs are moments made ready for a tensor's method: h = diag(rest) + z·zᵀ is H scaled to
+// the mean diagonal 1, plus damping on the diagonal. Everything is linear in n.
 type inputs struct {
-	n int
-	// h is H scaled to the mean diagonal 1, plus damping on the diagonal.
-	h       kernel.Mat
-	damping float64
-	// unit is strictly below its diagonal the L of h = L·D·Lᵀ, L with a unit diagonal.
-	unit kernel.Mat
+	n, k  int
+	rest  []float32  // n, damped
+	plain []float32  // n, without damping
+	diag  []float32  // n, of h
+	z     kernel.Mat // n x k
+	// h = L·D·Lᵀ, L with a unit diagonal, has L_ij = z_i·w_j below the diagonal.
+	w kernel.Mat // n x k
+	// Of each block of columns on the diagonal, its rows below one another: L, of which what is
+	// on and above the diagonal means nothing, and h.
+	unit, near kernel.Mat // n x ldlqBlock
+	// h with fewer directions, and more on the diagonal for it: diag(fewRest) + few·fewᵀ.
+	fewRest []float32
+	few     kernel.Mat // n x frameRank, or k if that is less
 }
 
-func newInputs(m kernel.Mat) (*inputs, error) {
-	n := m.Rows
+func newInputs(rest []float32, all kernel.Mat) (*inputs, error) {
+	n := all.Rows
+	if len(rest) != n || n%ldlqBlock != 0 {
+		return nil, fmt.Errorf("second moments of %d and %d inputs", len(rest), n)
+	}
 	var trace float64
-	for i := range n {
-		trace += float64(m.Row(i)[i])
+	least := float32(0)
+	for i, v := range rest {
+		trace += float64(v) + float64(kernel.Dot(all.Row(i), all.Row(i)))
+		least = min(least, v)
 	}
-	if m.Cols != n || !(trace > 0) || math.IsInf(trace, 0) {
-		return nil, fmt.Errorf("second moments of %dx%d inputs with the trace %g", m.Rows, m.Cols, trace)
+	if !(trace > 0) || math.IsInf(trace, 0) || least < 0 {
+		return nil, fmt.Errorf("second moments of %d inputs with the trace %g and the least part %g of the diagonal", n, trace, least)
 	}
-	in := &inputs{n: n, h: kernel.NewMat(n, n), unit: kernel.NewMat(n, n)}
+	z := leading(all, fitRank)
+	k := z.Cols
+	in := &inputs{n: n, k: k, rest: make([]float32, n), plain: make([]float32, n), diag: make([]float32, n),
+		z: kernel.NewMat(n, k), w: kernel.NewMat(n, k),
+		unit: kernel.NewMat(n, ldlqBlock), near: kernel.NewMat(n, ldlqBlock)}
 	scale := float64(n) / trace
-	for i := range n {
-		row := in.h.Row(i)
-		for j, v := range m.Row(i) {
-			row[j] = float32(float64(v) * scale)
+	for i, v := range rest {
+		v += lost(all, z, i)
+		in.plain[i] = float32(scale * float64(v))
+		in.rest[i] = in.plain[i] + damping
+		kernel.Scale(in.z.Row(i), float32(math.Sqrt(scale)), z.Row(i))
+		in.diag[i] = in.rest[i] + kernel.Dot(in.z.Row(i), in.z.Row(i))
+	}
+	in.few, in.fewRest = leading(in.z, frameRank), make([]float32, n)
+	for i, v := range in.rest {
+		in.fewRest[i] = v + lost(in.z, in.few, i)
+	}
+	in.factorise()
+	for lo := 0; lo < n; lo += ldlqBlock {
+		a := in.z.Sub(lo, lo+ldlqBlock, 0, k)
+		kernel.GemmNT(nil, in.unit.Sub(lo, lo+ldlqBlock, 0, ldlqBlock), a, in.w.Sub(lo, lo+ldlqBlock, 0, k), false)
+		kernel.GemmNT(nil, in.near.Sub(lo, lo+ldlqBlock, 0, ldlqBlock), a, a, false)
+		for i := range ldlqBlock {
+			in.near.Row(lo + i)[i] = in.diag[lo+i]
 		}
 	}
-	// A few inputs that are larger than all others together leave the factors of the rest
-	// to rounding: then more damping is needed.
-	for more := damping; more <= 100*damping; more *= 10 {
-		for i := range n {
-			in.h.Row(i)[i] += float32(more - in.damping)
-			copy(in.unit.Row(i), in.h.Row(i)[:i+1])
+	return in, nil
+}
+
+// lost is what of a diagonal element of z·zᵀ is not in that of fewer columns.
+func lost(z, fewer kernel.Mat, i int) float32 {
+	if z.Cols == fewer.Cols {
+		return 0
+	}
+	return max(0, kernel.Dot(z.Row(i), z.Row(i))-kernel.Dot(fewer.Row(i), fewer.Row(i)))
+}
+
+// factorise finds w. With the first columns taken out, what is left of h is diag(rest) + z·P·zᵀ,
+// P = 1 at first; one more column is taken out by
+//
+//	d = rest_i + z_iᵀ P z_i    w_i = P z_i / d    P = P - d w_i w_iᵀ
+//
+// which is in O(k²) a column, in float64 (the rank-one downdates of a semiseparable matrix).
+func (in *inputs) factorise() {
+	k := in.k
+	p := make([]float64, k*k)
+	for a := range k {
+		p[a*k+a] = 1
+	}
+	v := make([]float64, k)
+	for i := range in.n {
+		z := in.z.Row(i)
+		d := float64(in.rest[i])
+		for a := range k {
+			row, sum := p[a*k:a*k+k], 0.0
+			for b, x := range z {
+				sum += float64(row[b] * float64(x))
+			}
+			v[a] = sum
+			d += float64(sum * float64(z[a]))
 		}
-		in.damping = more
-		if factorise(in.unit) {
-			return in, nil
+		w := in.w.Row(i)
+		for a := range k {
+			f := v[a] / d
+			w[a] = float32(f)
+			row := p[a*k : a*k+k]
+			for b, x := range v {
+				row[b] -= float64(f * x)
+			}
 		}
 	}
-	return nil, fmt.Errorf("second moments of %d inputs that are no such moments", n)
 }
 
 // readyInputs keeps the inputs made ready last, for the tensors that share them.
@@ -71,22 +147,35 @@ type readyInputs struct {
 	from Moments
 	last *float32 // the first element of the matrix they were made of
 	in   *inputs
+
+	guesses map[format.Type]*float32
+}
+
+// guess is where the stretch last found for tensors of a type is kept.
+func (r *readyInputs) guess(t format.Type) *float32 {
+	if r.guesses == nil {
+		r.guesses = map[format.Type]*float32{}
+	}
+	if r.guesses[t] == nil {
+		r.guesses[t] = new(float32)
+	}
+	return r.guesses[t]
 }
 
 func (r *readyInputs) of(ctx context.Context, tensor string) (*inputs, error) {
 	if r.from == nil {
 		return nil, nil
 	}
-	m, err := r.from.Moments(ctx, tensor)
-	if err != nil || m.Rows == 0 {
+	rest, z, err := r.from.Moments(ctx, tensor)
+	if err != nil || z.Rows == 0 {
 		return nil, err
 	}
-	if r.last != &m.Data[0] {
+	if r.last != &z.Data[0] {
 		r.last, r.in = nil, nil
-		if r.in, err = newInputs(m); err != nil {
+		if r.in, err = newInputs(rest, z); err != nil {
 			return nil, err
 		}
-		r.last = &m.Data[0]
+		r.last = &z.Data[0]
 	}
 	return r.in, nil
 }

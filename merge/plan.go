@@ -67,7 +67,7 @@ func Apply(base *arch.Model, ds Deltas) (*arch.Model, error) {
 // is filled when the plan has been run; call [Report.Finish] then.
 //
 // Memory: the runner's blocks, and 40 bytes a row of the tensors in flight; with
-// moments, 8 bytes times n² for each of two tensors of n columns and less than
+// moments, 800 bytes times n for each of two tensors of n columns and less than
 // 32 MiB a thread, besides what the moments themselves take.
 func NewPlan(base *arch.Model, ds Deltas, opt Options) (*format.Plan, *Report, error) {
 	if opt.Method == "" {
@@ -120,7 +120,7 @@ func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Opti
 	if err != nil {
 		return err
 	}
-	t := &target{name: v.Name, typ: v.Type, rows: d.Rows, cols: int(d.Cols), seed: opt.Seed, codec: codec, raw: raw, delta: d}
+	t := &target{guess: ready.guess(v.Type), name: v.Name, typ: v.Type, rows: d.Rows, cols: int(d.Cols), seed: opt.Seed, codec: codec, raw: raw, delta: d}
 	t.inputs = func(ctx context.Context) (*inputs, error) { return ready.of(ctx, t.name) }
 	count := report.tally(v, m.Name)
 	t.onInputs = count.onInputs
@@ -130,6 +130,7 @@ func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Opti
 	}
 	// Base, delta and merged values; the method's own copy; two sets of codes.
 	o.Cost = o.UnitBytes + d.Cols*(4*4+4)
+	o.Together = t.together
 	o.Prepare = func(ctx context.Context) error {
 		count.begin(d.Rows)
 		if t.prepare != nil {

@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/graft-lora/graft/internal/kernel"
@@ -11,8 +12,9 @@ import (
 )
 
 // InputMoments computes the second moments of what goes into a model's matrices on
-// samples, with adapters active: H = mean of x·xᵀ. It is what a merge asks for (its
-// interface Moments). As few matrices are held as the memory given allows, at least
+// samples, with adapters active: H = mean of x·xᵀ, as far as a merge asks for it (its
+// interface Moments): the diagonal, and momentProbes random projections that the rest is made
+// of again, as in a [Sketch]. As few inputs are held as the memory given allows, at least
 // one; the samples are run again for the next ones. The same bytes come out for any
 // memory and number of threads. It is not safe for concurrent use, and while it
 // runs the model must not be used otherwise.
@@ -23,20 +25,21 @@ type InputMoments struct {
 	limit    int
 	memory   int64
 	wanted   []string // tensors in the order they will be asked for
-	held     map[string]*inputMoment
-	Threads  int // of the sums; 0: one for each processor
+	sketch   Sketch   // of those held
+	Threads  int      // of the sums; 0: one for each processor
 	// Progress, if not nil, is told before a pass over the samples which matrices it is for.
 	Progress func(first, last string)
 }
 
-type inputMoment struct {
-	h      kernel.Mat
-	tokens int
-}
+// momentProbes is the rank of moments that are made of text.
+const momentProbes = 128
+
+// momentBytes is what is held of n inputs.
+func momentBytes(n int) int64 { return 4 * int64(n) * (momentProbes + 1) }
 
 // NewInputMoments prepares the moments of the inputs of tensors, best named in the
 // order in which they will be asked for. limit is how many tokens are run at once,
-// memory how many bytes the moments held at a time may have (4·n² for n inputs).
+// memory how many bytes the moments held at a time may have (516·n for n inputs).
 func NewInputMoments(m *model.Model, samples []data.Sample, limit int, memory int64, tensors []string, adapters ...model.Scaled) *InputMoments {
 	return &InputMoments{model: m, adapters: adapters, samples: samples, limit: limit, memory: memory, wanted: tensors}
 }
@@ -56,77 +59,79 @@ func inputOf(tensor string) string {
 	return tensor
 }
 
-// Moments returns the mean of x·xᵀ over the inputs x of a tensor, which is not to be
-// changed; a Mat without rows if the model has no such matrix or no sample
+// Moments returns the mean of x·xᵀ over the inputs x of a tensor as diag(rest) + z·zᵀ, neither of
+// which is to be changed; z has no rows if the model has no such matrix or no sample
 // reached it.
-func (s *InputMoments) Moments(ctx context.Context, tensor string) (kernel.Mat, error) {
+func (s *InputMoments) Moments(ctx context.Context, tensor string) (rest []float32, z kernel.Mat, err error) {
 	if _, _, ok := s.model.MatrixDims(tensor); !ok {
-		return kernel.Mat{}, nil
+		return nil, kernel.Mat{}, nil
 	}
-	if s.held[inputOf(tensor)] == nil {
+	if s.sketch.parts[inputOf(tensor)] == nil {
 		if err := s.collect(ctx, tensor); err != nil {
-			return kernel.Mat{}, err
+			return nil, kernel.Mat{}, err
 		}
 	}
-	m := s.held[inputOf(tensor)]
-	if m.tokens == 0 {
-		return kernel.Mat{}, nil
+	if s.sketch.parts[inputOf(tensor)].tokens == 0 {
+		return nil, kernel.Mat{}, nil
 	}
-	return m.h, nil
+	return s.sketch.Moments(ctx, tensor)
 }
 
 // collect runs the samples for tensor and as many of those wanted after it as there
 // is memory for.
 func (s *InputMoments) collect(ctx context.Context, tensor string) error {
-	s.held = map[string]*inputMoment{}
-	_, n, _ := s.model.MatrixDims(tensor)
-	s.held[inputOf(tensor)] = &inputMoment{h: kernel.NewMat(n, n)}
-	left := s.memory - 4*int64(n)*int64(n)
-	last, found, head := tensor, false, s.isHead(tensor)
-	for _, name := range s.wanted {
-		found = found || name == tensor
+	s.sketch = Sketch{parts: map[string]*sketchPart{}}
+	left, last, head := s.memory, tensor, false
+	hold := func(name string) bool {
 		_, n, ok := s.model.MatrixDims(name)
-		if !found || !ok || s.held[inputOf(name)] != nil {
-			continue
+		if !ok || s.sketch.parts[inputOf(name)] != nil {
+			return true
 		}
-		if left -= 4 * int64(n) * int64(n); left < 0 {
-			break
+		if left -= momentBytes(n); left < 0 && len(s.sketch.parts) > 0 {
+			return false
 		}
-		s.held[inputOf(name)] = &inputMoment{h: kernel.NewMat(n, n)}
+		s.sketch.parts[inputOf(name)] = newSketchPart(n, min(momentProbes, n))
 		last, head = name, head || s.isHead(name)
+		return true
+	}
+	hold(tensor)
+	if at := slices.Index(s.wanted, tensor); at >= 0 {
+		for _, name := range s.wanted[at+1:] {
+			if !hold(name) {
+				break
+			}
+		}
 	}
 	if s.Progress != nil {
 		s.Progress(tensor, last)
 	}
-	if err := s.run(ctx, head); err != nil {
-		return err
-	}
-	for _, m := range s.held {
-		if m.tokens > 0 {
-			kernel.Scale(m.h.Data, 1/float32(m.tokens), m.h.Data)
-		}
-	}
-	return nil
+	return s.run(ctx, head)
 }
 
 func (s *InputMoments) isHead(tensor string) bool { return !strings.HasPrefix(tensor, "blk.") }
 
-// run adds up the moments held.
+// run makes the sketches held.
 func (s *InputMoments) run(ctx context.Context, head bool) error {
 	pool := kernel.NewPool(s.Threads)
 	defer pool.Close()
-	return eachInput(ctx, s.model, s.samples, s.limit, head, s.adapters, func(name string, x kernel.Mat) error {
-		m := s.held[inputOf(name)]
-		if m == nil {
+	err := eachInput(ctx, s.model, s.samples, s.limit, head, s.adapters, func(name string, x kernel.Mat) error {
+		in := inputOf(name)
+		p := s.sketch.parts[in]
+		if p == nil {
 			return nil
 		}
-		if x.Cols != m.h.Cols {
-			return fmt.Errorf("train: the input of %s has %d columns, not %d", name, x.Cols, m.h.Cols)
+		if x.Cols != len(p.diag) {
+			return fmt.Errorf("train: the input of %s has %d columns, not %d", name, x.Cols, len(p.diag))
 		}
-		kernel.GemmTN(pool, m.h, x, x, true)
-		m.tokens += x.Rows
+		p.add(pool, x, probesOf(in, x.Cols, p.y.Cols))
 		return nil
 	})
+	for _, p := range s.sketch.parts {
+		if p.tokens > 0 {
+			p.mean()
+		}
+	}
+	return err
 }
 
 // eachInput runs samples, limit tokens at a time, and gives f what goes into the model's

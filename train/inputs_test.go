@@ -13,8 +13,8 @@ import (
 )
 
 // TestInputMoments compares the moments of every matrix of sprig, an adapter active,
-// with sums in float64 of what the model's hook shows: the largest difference is 5e-7 of
-// the largest moment. Any memory, any division into passes and any number of threads
+// with sums in float64 of what the model's hook shows: the diagonal is theirs, and of what is
+// beside it four fifths are there. Any memory, any division into passes and any number of threads
 // gives the same bytes.
 func TestInputMoments(t *testing.T) {
 	t.Parallel()
@@ -61,35 +61,25 @@ func TestInputMoments(t *testing.T) {
 	few.Progress = func(first, last string) { passes++ }
 	ctx := context.Background()
 	for _, name := range names {
-		m, err := all.Moments(ctx, name)
+		rest, z, err := all.Moments(ctx, name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		h, n := want[name], m.Rows
-		if len(h) != n*n {
-			t.Fatalf("%s: moments of %d inputs", name, n)
-		}
-		var largest, worst float64
-		for i := range n {
-			for j := range i + 1 {
-				v := h[i*n+j] / float64(tokens[name])
-				largest = math.Max(largest, math.Abs(v))
-				worst = math.Max(worst, math.Abs(v-float64(m.Row(i)[j])))
-				worst = math.Max(worst, math.Abs(v-float64(m.Row(j)[i])))
-			}
-		}
-		t.Logf("%s: differs by %.1e of the largest", name, worst/largest)
-		if worst > 1e-6*largest {
-			t.Errorf("%s: moments differ by %g, the largest is %g", name, worst, largest)
+		off, diag := beside(rest, z, func(i, j int) float64 {
+			return want[name][max(i, j)*z.Rows+min(i, j)] / float64(tokens[name])
+		})
+		t.Logf("%s: off by %.3f beside the diagonal, on it by %.1e", name, off, diag)
+		if off > 0.24 || diag > 0.0011 {
+			t.Errorf("%s: off by %.3f beside the diagonal, on it by %g", name, off, diag)
 		}
 	}
 	for _, name := range names[1:6] {
-		want, _ := all.Moments(ctx, name)
-		m, err := few.Moments(ctx, name)
+		wantRest, want, _ := all.Moments(ctx, name)
+		rest, z, err := few.Moments(ctx, name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Equal(m.Data, want.Data) {
+		if !slices.Equal(z.Data, want.Data) || !slices.Equal(rest, wantRest) {
 			t.Errorf("%s: with little memory the moments are others", name)
 		}
 	}
@@ -97,7 +87,27 @@ func TestInputMoments(t *testing.T) {
 	if passes != 3 {
 		t.Errorf("%d passes for five matrices", passes)
 	}
-	if m, err := all.Moments(ctx, "blk.0.attn_norm.weight"); err != nil || m.Rows != 0 {
-		t.Errorf("moments of a norm: %d inputs, %v", m.Rows, err)
+	if _, z, err := all.Moments(ctx, "blk.0.attn_norm.weight"); err != nil || z.Rows != 0 {
+		t.Errorf("moments of a norm: %d inputs, %v", z.Rows, err)
 	}
+}
+
+// beside compares moments with what they should be: the error of what is beside the diagonal,
+// relative to all of that, and the largest on it, relative to each.
+func beside(rest []float32, z kernel.Mat, want func(i, j int) float64) (off, diag float64) {
+	got := kernel.NewMat(z.Rows, z.Rows)
+	kernel.GemmNT(nil, got, z, z, false)
+	var all float64
+	for i := range got.Rows {
+		for j, x := range got.Row(i) {
+			w, x := want(i, j), float64(x)
+			if i == j {
+				diag = math.Max(diag, math.Abs(x+float64(rest[i])-w)/w)
+				continue
+			}
+			off += (x - w) * (x - w)
+			all += w * w
+		}
+	}
+	return math.Sqrt(off / all), diag
 }

@@ -22,7 +22,7 @@ import (
 const MomentsFile = "moments.safetensors"
 
 const (
-	sketchProbes  = 16 // columns of a sketch
+	sketchProbes  = 16 // columns of a sketch that is stored
 	sketchLeast   = 1024
 	sketchMost    = 16384
 	sketchVersion = "1"
@@ -39,17 +39,42 @@ const (
 // sketch of some of what they trained on, with the adapter on, in the time of a few
 // hundredths of the run; it takes 2·probes+4 bytes for each input.
 //
-// A Sketch is read-only but for Moments, which keeps the matrix it made last.
+// A Sketch is read-only but for Moments, which keeps what it made last.
 type Sketch struct {
 	Tokens int // it was made of
 	parts  map[string]*sketchPart
 	last   string
-	made   kernel.Mat
+	rest   []float32
+	z      kernel.Mat
 }
 
 type sketchPart struct {
-	diag []float32  // n
-	y    kernel.Mat // n x probes
+	diag   []float32  // n
+	y      kernel.Mat // n x probes
+	tokens int
+}
+
+func newSketchPart(n, probes int) *sketchPart {
+	return &sketchPart{diag: make([]float32, n), y: kernel.NewMat(n, probes)}
+}
+
+// add adds inputs to the sums; omega is Ω.
+func (p *sketchPart) add(pool *kernel.Pool, x, omega kernel.Mat) {
+	p.tokens += x.Rows
+	u := kernel.NewMat(x.Rows, omega.Cols)
+	kernel.GemmNN(pool, u, x, omega, false)
+	kernel.GemmTN(pool, p.y, x, u, true)
+	for t := range x.Rows {
+		for i, v := range x.Row(t) {
+			p.diag[i] += float32(v * v)
+		}
+	}
+}
+
+// mean makes means of the sums.
+func (p *sketchPart) mean() {
+	kernel.Scale(p.y.Data, 1/float32(p.tokens), p.y.Data)
+	kernel.Scale(p.diag, 1/float32(p.tokens), p.diag)
 }
 
 // probesOf is Ω of an input, n x k.
@@ -73,28 +98,17 @@ func sketchInputs(ctx context.Context, m *model.Model, samples []data.Sample, li
 	for _, name := range matrices {
 		_, n, ok := m.MatrixDims(name)
 		if in := inputOf(name); ok && s.parts[in] == nil {
-			s.parts[in] = &sketchPart{diag: make([]float32, n), y: kernel.NewMat(n, sketchProbes)}
+			s.parts[in] = newSketchPart(n, sketchProbes)
 			probes[in] = probesOf(in, n, sketchProbes)
 			head = head || !strings.HasPrefix(name, "blk.") // of the head, tied or not
 		}
 	}
 	pool := kernel.NewPool(threads)
 	defer pool.Close()
-	seen := map[string]int{}
 	err := eachInput(ctx, m, samples, limit, head, adapters, func(name string, x kernel.Mat) error {
 		in := inputOf(name)
-		p := s.parts[in]
-		if p == nil || x.Cols != len(p.diag) {
-			return nil
-		}
-		seen[in] += x.Rows
-		u := kernel.NewMat(x.Rows, sketchProbes)
-		kernel.GemmNN(pool, u, x, probes[in], false)
-		kernel.GemmTN(pool, p.y, x, u, true)
-		for t := range x.Rows {
-			for i, v := range x.Row(t) {
-				p.diag[i] += float32(v * v)
-			}
+		if p := s.parts[in]; p != nil && x.Cols == len(p.diag) {
+			p.add(pool, x, probes[in])
 		}
 		return nil
 	})
@@ -102,117 +116,107 @@ func sketchInputs(ctx context.Context, m *model.Model, samples []data.Sample, li
 		return nil, err
 	}
 	for in, p := range s.parts {
-		if seen[in] == 0 {
+		if p.tokens == 0 {
 			delete(s.parts, in)
 			continue
 		}
-		s.Tokens = max(s.Tokens, seen[in])
-		kernel.Scale(p.y.Data, 1/float32(seen[in]), p.y.Data)
-		kernel.Scale(p.diag, 1/float32(seen[in]), p.diag)
+		s.Tokens = max(s.Tokens, p.tokens)
+		p.mean()
 	}
 	return s, nil
 }
 
-// Moments returns the H that the sketch stands for, n x n, a Mat without rows if it knows
-// nothing of the tensor's inputs. The matrix is valid until the next call for a tensor with
-// other inputs.
-func (s *Sketch) Moments(_ context.Context, tensor string) (kernel.Mat, error) {
+// Moments returns the H that the sketch stands for, diag(rest) + z·zᵀ; z has no rows if it knows
+// nothing of the tensor's inputs. Both are valid until the next call for a tensor with other
+// inputs.
+func (s *Sketch) Moments(_ context.Context, tensor string) (rest []float32, z kernel.Mat, err error) {
 	in := inputOf(tensor)
 	p := s.parts[in]
 	if p == nil {
-		return kernel.Mat{}, nil
+		return nil, kernel.Mat{}, nil
 	}
-	if s.last != in || s.made.Rows == 0 {
-		m, err := p.matrix(in)
+	if s.last != in || s.z.Rows == 0 {
+		rest, z, err := p.lowRank(in)
 		if err != nil {
-			return kernel.Mat{}, fmt.Errorf("%s: %w", in, err)
+			return nil, kernel.Mat{}, fmt.Errorf("%s: %w", in, err)
 		}
-		s.last, s.made = in, m
+		s.last, s.rest, s.z = in, rest, z
 	}
-	return s.made, nil
+	return s.rest, s.z, nil
 }
 
-// Sketches are those of several adapters that are merged at once: their mean.
+// Sketches are those of several adapters that are merged at once: their sum.
 type Sketches []*Sketch
 
-// Moments is [Sketch.Moments] of the mean.
-func (s Sketches) Moments(ctx context.Context, tensor string) (kernel.Mat, error) {
+// Moments is [Sketch.Moments] of the sum, whose rank is the sum of theirs.
+func (s Sketches) Moments(ctx context.Context, tensor string) (rest []float32, z kernel.Mat, err error) {
 	if len(s) == 1 {
 		return s[0].Moments(ctx, tensor)
 	}
-	var sum kernel.Mat
-	n := 0
 	for _, one := range s {
-		h, err := one.Moments(ctx, tensor)
-		if err != nil || h.Rows == 0 {
-			if err != nil {
-				return sum, err
+		r, y, err := one.Moments(ctx, tensor)
+		if err != nil {
+			return nil, z, err
+		}
+		switch {
+		case y.Rows == 0:
+		case z.Rows == 0:
+			rest, z = slices.Clone(r), y
+		case z.Rows != y.Rows:
+			return nil, z, fmt.Errorf("sketches of %d and of %d inputs of %s", z.Rows, y.Rows, tensor)
+		default:
+			kernel.Add(rest, r)
+			both := kernel.NewMat(z.Rows, z.Cols+y.Cols)
+			for i := range z.Rows {
+				copy(both.Row(i), z.Row(i))
+				copy(both.Row(i)[z.Cols:], y.Row(i))
 			}
-			continue
+			z = both
 		}
-		if n++; n == 1 {
-			sum = kernel.NewMat(h.Rows, h.Cols)
-		}
-		if sum.Rows != h.Rows {
-			return sum, fmt.Errorf("sketches of %d and of %d inputs of %s", sum.Rows, h.Rows, tensor)
-		}
-		kernel.Add(sum.Data, h.Data)
 	}
-	return sum, nil
+	return rest, z, nil
 }
 
-// matrix is H with what is missing put on the diagonal.
-func (p *sketchPart) matrix(input string) (kernel.Mat, error) {
+// lowRank is H as Z Zᵀ and what is missing on the diagonal.
+func (p *sketchPart) lowRank(input string) (rest []float32, z kernel.Mat, err error) {
 	n, k := len(p.diag), p.y.Cols
-	h := kernel.NewMat(n, n)
 	// C = Ωᵀ Y, symmetric but for rounding; F with C = F Fᵀ, Z = Y F⁻ᵀ and H ≈ Z Zᵀ.
-	omega := probesOf(input, n, k)
+	product := kernel.NewMat(k, k)
+	kernel.GemmTN(nil, product, probesOf(input, n, k), p.y, false)
 	c := make([]float64, k*k)
-	for i := range n {
-		for a, w := range omega.Row(i) {
-			for b, v := range p.y.Row(i) {
-				c[a*k+b] += float64(float64(w) * float64(v))
-			}
-		}
-	}
 	trace := 0.0
 	for a := range k {
-		for b := range a {
-			c[a*k+b] = (c[a*k+b] + c[b*k+a]) / 2
+		for b := range a + 1 {
+			c[a*k+b] = (float64(product.Row(a)[b]) + float64(product.Row(b)[a])) / 2
 		}
 		trace += c[a*k+a]
 	}
 	if trace-trace != 0 {
-		return kernel.Mat{}, fmt.Errorf("a sketch that is not finite")
+		return nil, z, fmt.Errorf("a sketch that is not finite")
 	}
 	// The rounding of what was stored must not become directions of its own.
 	for a := range k {
 		c[a*k+a] += 1e-4 * trace / float64(k)
 	}
 	if !cholesky(c, k) {
-		return kernel.Mat{}, fmt.Errorf("a sketch that is none of second moments")
+		return nil, z, fmt.Errorf("a sketch that is none of second moments")
 	}
-	z := kernel.NewMat(n, k)
-	for i := range n {
+	z, rest = kernel.NewMat(n, k), make([]float32, n)
+	for i, d := range p.diag {
 		row, y := z.Row(i), p.y.Row(i)
+		sum := 0.0
 		for a := range k {
 			v := float64(y[a])
 			for b := range a {
 				v -= float64(c[a*k+b] * float64(row[b]))
 			}
 			row[a] = float32(v / c[a*k+a])
+			sum += float64(float64(row[a]) * float64(row[a]))
 		}
-	}
-	kernel.GemmNT(nil, h, z, z, false)
-	for i, d := range p.diag {
 		// Never less than a little of its own: more would say that the others tell all of it.
-		if at := &h.Row(i)[i]; *at < d {
-			*at = d
-		} else {
-			*at *= 1.001
-		}
+		rest[i] = float32(max(float64(d)-sum, 0.001*sum))
 	}
-	return h, nil
+	return rest, z, nil
 }
 
 // cholesky makes the lower part of a (k x k) the factor F of a = F·Fᵀ.

@@ -3,9 +3,9 @@ package train
 import (
 	"bytes"
 	"context"
-	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/graft-lora/graft/internal/kernel"
@@ -53,56 +53,44 @@ func TestSketch(t *testing.T) {
 	if s, err = OpenSketch(dir); err != nil {
 		t.Fatal(err)
 	}
-	exact := NewInputMoments(b.Model, samples, 512, 1<<30, matrices)
-	for _, name := range []string{"blk.0.attn_v.weight", "blk.1.ffn_up.weight", "blk.2.ffn_down.weight", "blk.3.attn_output.weight"} {
-		h, err := exact.Moments(ctx, name)
-		if err != nil {
-			t.Fatal(err)
+	exact := map[string]kernel.Mat{}
+	err = eachInput(ctx, b.Model, samples, 512, false, nil, func(name string, x kernel.Mat) error {
+		h, ok := exact[inputOf(name)]
+		if !ok {
+			h = kernel.NewMat(x.Cols, x.Cols)
+			exact[inputOf(name)] = h
 		}
-		got, err := s.Moments(ctx, name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var off, all, diag float64
-		for i := range h.Rows {
-			for j := range h.Cols {
-				x, y := float64(h.Row(i)[j]), float64(got.Row(i)[j])
-				if i == j {
-					diag = math.Max(diag, math.Abs(x-y)/x)
-					continue
-				}
-				off += (x - y) * (x - y)
-				all += x * x
-			}
-		}
-		if part := math.Sqrt(off / all); part > 0.6 || diag > 0.02 {
-			t.Errorf("%s: what is beside the diagonal is off by %.3f of itself, the diagonal by %.4f", name, part, diag)
-		} else {
-			t.Logf("%s: %.3f, %.4f", name, part, diag)
-		}
-		// What a merge does with it first: x H xᵀ of no x is negative.
-		var x [4]kernel.Mat
-		for i := range x {
-			x[i] = kernel.NewMat(1, h.Rows)
-			for j := range x[i].Data {
-				x[i].Data[j] = float32(math.Sin(float64(j*(i+3)) + float64(i)))
-			}
-			y := kernel.NewMat(1, h.Rows)
-			kernel.GemmNN(nil, y, x[i], got, false)
-			if v := kernel.Dot(x[i].Data, y.Data); !(v > 0) {
-				t.Errorf("%s: x H x is %v", name, v)
-			}
-		}
-	}
-	if m, err := s.Moments(ctx, "token_embd.weight"); err != nil || m.Rows != 0 {
-		t.Errorf("an input that was not sketched: %v, %v", m.Rows, err)
-	}
-	two, err := Sketches{s, s}.Moments(ctx, "blk.0.attn_q.weight")
+		kernel.GemmTN(nil, h, x, x, true)
+		return nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	one, _ := s.Moments(ctx, "blk.0.attn_k.weight")
-	if two.Row(1)[0] != 2*one.Row(1)[0] {
+	for _, name := range []string{"blk.0.attn_v.weight", "blk.1.ffn_up.weight", "blk.2.ffn_down.weight", "blk.3.attn_output.weight"} {
+		rest, z, err := s.Moments(ctx, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, tokens := exact[inputOf(name)], float64(s.Tokens)
+		off, diag := beside(rest, z, func(i, j int) float64 { return float64(h.Row(i)[j]) / tokens })
+		if off > 0.6 || diag > 0.02 {
+			t.Errorf("%s: what is beside the diagonal is off by %.3f of itself, the diagonal by %.4f", name, off, diag)
+		} else {
+			t.Logf("%s: %.3f, %.4f", name, off, diag)
+		}
+		if slices.Min(rest) < 0 {
+			t.Errorf("%s: a negative part of the diagonal", name)
+		}
+	}
+	if _, z, err := s.Moments(ctx, "token_embd.weight"); err != nil || z.Rows != 0 {
+		t.Errorf("an input that was not sketched: %v, %v", z.Rows, err)
+	}
+	rest, z, err := Sketches{s, s}.Moments(ctx, "blk.0.attn_q.weight")
+	if err != nil {
+		t.Fatal(err)
+	}
+	oneRest, one, _ := s.Moments(ctx, "blk.0.attn_k.weight")
+	if kernel.Dot(z.Row(1), z.Row(0)) != 2*kernel.Dot(one.Row(1), one.Row(0)) || rest[2] != 2*oneRest[2] {
 		t.Error("two sketches are not the sum of both")
 	}
 
