@@ -1,4 +1,4 @@
-"""Compares graft's logits with PEFT's: check_peft.py GRAFT BASE DIR NAME... where DIR/NAME are PEFT folders."""
+"""Compares graft's logits with PEFT's: check_peft.py GRAFT DIR [NAME BASE]... where DIR/NAME are PEFT folders on the model BASE."""
 
 import json
 import os
@@ -10,11 +10,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-graft, base, folder, *names = sys.argv[1:]
+graft, folder, *rest = sys.argv[1:]
 torch.manual_seed(0)
 torch.set_num_threads(2)
 failed = False
-for name in names:
+for name, base in zip(rest[::2], rest[1::2]):
     path = os.path.join(folder, name)
     with open(os.path.join(path, "adapter_config.json")) as f:
         config = json.load(f)

@@ -1,7 +1,13 @@
 package train
 
 import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/graft-lora/graft/format"
@@ -94,5 +100,80 @@ func TestExperts(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestEVAExperts wants of each expert the directions of what is routed to it, and of those
+// that see too little, and of the embedding, the beginning without EVA and a word.
+func TestEVAExperts(t *testing.T) {
+	t.Parallel()
+	c := kindRun(t, "mixtral", func(c *Config) {
+		c.Adapter.Targets, c.Adapter.Init, c.Adapter.Rank = []string{"experts", "embed_tokens"}, "eva", 12
+	})
+	r, err := open(c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.base.Close()
+	r.train, r.perEpoch = r.train[:1], 1
+	var notes []string
+	r.told = func(p Progress) { notes = append(notes, p.Note) }
+	if err := r.ready(background); err != nil {
+		t.Fatal(err)
+	}
+	begun, unseen := 0, 0
+	plain := c.Adapter
+	plain.Init = ""
+	l, err := newLoRA(background, r.base.Model, &plain, c.Seed, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range r.lora.adapter.Pairs {
+		_, _, n := dimsOf(r.base.Model, name)
+		for e := range n {
+			a := p.A.Sub(e*12, (e+1)*12, 0, p.A.Cols)
+			switch {
+			case slices.Equal(a.Data, l.adapter.Pairs[name].A.Sub(e*12, (e+1)*12, 0, p.A.Cols).Data):
+				unseen++
+			default:
+				begun++
+				if n := dot64(a.Row(0), a.Row(0)); math.Abs(n-1) > 1e-3 || math.Abs(dot64(a.Row(0), a.Row(3))) > 1e-3 {
+					t.Errorf("%s, expert %d: the first direction has the squared norm %v", name, e, n)
+				}
+			}
+		}
+	}
+	want := []string{"the embedding", fmt.Sprintf("%d of 24 matrices of experts", unseen-1)}
+	if begun == 0 || unseen < 2 || !strings.Contains(strings.Join(notes, "\n"), want[0]) || !strings.Contains(strings.Join(r.notes, "\n"), want[1]) {
+		t.Errorf("%d experts begin with their inputs, %d matrices do not; notes %q, in the report %q", begun, unseen, notes, r.notes)
+	}
+}
+
+// TestRouterLossTold looks for the loss of routers in log and report, and asks for it
+// where there are none.
+func TestRouterLossTold(t *testing.T) {
+	t.Parallel()
+	c := kindRun(t, "qwen3moe", func(c *Config) { c.RouterLoss, c.Steps = 0.25, 2 })
+	mustRun(t, c, Fresh)
+	lines, err := ReadLog(filepath.Join(c.Output, LogFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range lines {
+		if l.isStep() != (l.Router > 2) || l.Router > 4 { // 2 of 4 experts are used
+			t.Errorf("step %d: the loss of routers is %v", l.Step, l.Router)
+		}
+	}
+	page, err := os.ReadFile(filepath.Join(c.Output, ReportFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "2 where they are used evenly. 0.25 times"; !strings.Contains(string(page), want) {
+		t.Errorf("the report lacks %q", want)
+	}
+	c = kindRun(t, "", func(c *Config) { c.RouterLoss = 0.1 })
+	var usage *format.UsageError
+	if _, err := Run(background, c, Fresh, nil); !errors.As(err, &usage) {
+		t.Errorf("a model without experts: %v", err)
 	}
 }

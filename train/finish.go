@@ -34,13 +34,11 @@ func (r *runner) finish(ctx context.Context) (Result, error) {
 	if err := r.writeMoments(ctx); err != nil {
 		return res, err
 	}
-	if err := r.writeAdapter(); err != nil {
+	written, err := r.writeAdapter()
+	if err != nil {
 		return res, err
 	}
-	for _, name := range []string{GGUFFile, "adapter_config.json", "adapter_model.safetensors", MomentsFile} {
-		if name == GGUFFile && r.lora.dora() {
-			continue
-		}
+	for _, name := range append(written, MomentsFile) {
 		list, err := digestFiles(filepath.Join(r.cfg.Output, name))
 		if err != nil {
 			return res, err
@@ -74,16 +72,16 @@ func (r *runner) finish(ctx context.Context) (Result, error) {
 	return res, atomicfile.WriteFile(filepath.Join(r.cfg.Output, RecordFile), append(b, '\n'), true)
 }
 
-// writeAdapter writes the adapter for PEFT and, unless it has magnitudes, which GGUF
-// cannot hold, for llama.cpp: the same numbers.
-func (r *runner) writeAdapter() error {
+// writeAdapter writes the adapter for PEFT and, unless GGUF cannot hold it, for llama.cpp:
+// the same numbers. It gives the names of the files.
+func (r *runner) writeAdapter() ([]string, error) {
 	a, err := r.lora.file(filepath.Base(r.cfg.Output), r.base)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	extra, err := r.provenance()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if r.cfg.Adapter.MergeAware {
 		maps.Copy(extra, adapter.MergeAware{Seed: r.cfg.Seed}.Metadata())
@@ -95,10 +93,12 @@ func (r *runner) writeAdapter() error {
 	if r.cfg.Adapter.Float32 {
 		opt.Type = format.F32
 	}
-	if !r.lora.dora() {
+	var files []string
+	if a.CheckGGUF() == nil {
 		if err := adapter.WriteGGUF(filepath.Join(r.cfg.Output, GGUFFile), a, opt); err != nil {
-			return err
+			return nil, err
 		}
+		files = append(files, GGUFFile)
 	}
-	return adapter.WritePEFT(r.cfg.Output, a, opt)
+	return append(files, "adapter_config.json", "adapter_model.safetensors"), adapter.WritePEFT(r.cfg.Output, a, opt)
 }

@@ -26,25 +26,42 @@ import (
 // kinds are the settings of each kind of adapter, over those of a short run.
 var kinds = []struct {
 	name string
+	base string // of the zoo; "" is Sprig
 	set  func(c *Config)
 }{
-	{"dora", func(c *Config) { c.Adapter.DoRA, c.LRRatio = true, 4 }},
-	{"pissa", func(c *Config) { c.Adapter.Init = "pissa" }},
-	{"eva", func(c *Config) { c.Adapter.Init, c.Adapter.EVARho = "eva", 2 }},
-	{"patterns", func(c *Config) {
+	{"dora", "", func(c *Config) { c.Adapter.DoRA, c.LRRatio = true, 4 }},
+	{"pissa", "", func(c *Config) { c.Adapter.Init = "pissa" }},
+	{"eva", "", func(c *Config) { c.Adapter.Init, c.Adapter.EVARho = "eva", 2 }},
+	{"patterns", "", func(c *Config) {
 		c.Adapter.RankPattern = map[string]int{"q_proj": 2, "blk.1.ffn_down": 6, `model\.layers\.0\.mlp\.up_proj`: 3}
 		c.Adapter.AlphaPattern = map[string]float64{"attn_*": 5}
 		c.Adapter.Layers = "0-1"
 	}},
-	{"embedding", func(c *Config) {
+	{"embedding", "", func(c *Config) {
 		c.Adapter.Targets, c.Adapter.Exclude = []string{"all-linear", "embed_tokens"}, []string{"ffn_up"}
 	}},
-	{"invocation", func(c *Config) { c.Adapter.Invocation = " It is" }},
+	{"invocation", "", func(c *Config) { c.Adapter.Invocation = " It is" }},
+	{"qa-lora", "", func(c *Config) { c.Adapter.QALoRA, c.Adapter.Layers = true, "0-1" }},
+	{"lora, dropout, neftune", "llama", func(c *Config) { c.Adapter.Dropout, c.NEFTune = 0.2, 5 }},
+	{"rslora", "llama", func(c *Config) { c.Adapter.RSLoRA = true }},
+	{"lora-plus", "llama", func(c *Config) { c.LRRatio = 8 }},
+	{"head", "llama", func(c *Config) { c.Adapter.Targets = ends }},
+	{"head, pissa", "llama", func(c *Config) { c.Adapter.Targets, c.Adapter.Init = ends, "pissa" }},
+	{"head, eva", "llama", func(c *Config) { c.Adapter.Targets, c.Adapter.Init, c.Adapter.EVARho = ends, "eva", 2 }},
+	{"experts, router loss", "mixtral", func(c *Config) { c.Adapter.Targets, c.RouterLoss, c.Adapter.Dropout = mixed, 0.1, 0.2 }},
+	{"experts, dora", "qwen3moe", func(c *Config) { c.Adapter.Targets, c.Adapter.DoRA = mixed, true }},
+	{"experts, pissa", "qwen3moe", func(c *Config) { c.Adapter.Targets, c.Adapter.Init = mixed, "pissa" }},
+	{"experts, eva", "mixtral", func(c *Config) { c.Adapter.Targets, c.Adapter.Init, c.Adapter.EVARho = mixed, "eva", 2 }},
 }
 
-// kindRun is a short run on Sprig.
-func kindRun(t *testing.T, set func(c *Config)) Config {
+var ends, mixed = []string{"all-linear", "embed_tokens", "lm_head"}, []string{"all-linear", "experts"}
+
+// kindRun is a short run on Sprig or a model of the zoo.
+func kindRun(t *testing.T, base string, set func(c *Config)) Config {
 	c := smallRun(t)
+	if base != "" {
+		c.Base, c.LR = testutil.Shared(t, "oracle", "zoo", base, "f32.gguf"), 1e-2
+	}
 	c.Steps, c.EvalEvery, c.SaveEvery, c.NEFTune, c.KeepBest, c.Patience = 6, 3, 2, 0, false, 0
 	c.Adapter.Dropout = 0
 	set(&c)
@@ -60,7 +77,7 @@ func TestKinds(t *testing.T) {
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
-			c := kindRun(t, k.set)
+			c := kindRun(t, k.base, k.set)
 			result := mustRun(t, c, Fresh)
 			if !(result.EvalLast.Loss < result.EvalFirst.Loss) {
 				t.Errorf("the loss was %v and is %v", result.EvalFirst.Loss, result.EvalLast.Loss)
@@ -105,7 +122,7 @@ func TestKinds(t *testing.T) {
 			}
 			outcomeOf(t, pure.Output).mustBe(t, want, "in avx2")
 
-			further := kindRun(t, func(*Config) {})
+			further := kindRun(t, k.base, func(*Config) {})
 			further.Adapter.From, further.Steps = c.Output, 2
 			if r := mustRun(t, further, Fresh); math.Abs(r.EvalFirst.Loss-result.EvalLast.Loss) > 2e-6*result.EvalLast.Loss {
 				t.Errorf("the adapter had a loss of %v, read again it has %v", result.EvalLast.Loss, r.EvalFirst.Loss)
@@ -129,7 +146,7 @@ func readAdapter(t *testing.T, path string) *adapter.Adapter {
 // TestPatterns looks at the ranks and scales of the adapter's file.
 func TestPatterns(t *testing.T) {
 	t.Parallel()
-	c := kindRun(t, kinds[3].set)
+	c := kindRun(t, "", kinds[3].set)
 	c.Steps = 1
 	mustRun(t, c, Fresh)
 	for _, p := range readAdapter(t, c.Output).Pairs {
@@ -158,7 +175,7 @@ func TestPatterns(t *testing.T) {
 		"two":       func(a *AdapterConfig) { a.RankPattern = map[string]int{"q_proj": 3, "attn_*": 2} },
 		"rank zero": func(a *AdapterConfig) { a.RankPattern = map[string]int{"q_proj": 0} },
 	} {
-		c := kindRun(t, func(c *Config) { set(&c.Adapter) })
+		c := kindRun(t, "", func(c *Config) { set(&c.Adapter) })
 		if _, err := Run(context.Background(), c, Fresh, nil); err == nil {
 			t.Errorf("%s: no error", what)
 		}

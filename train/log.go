@@ -24,6 +24,9 @@ type LogLine struct {
 	Tokens      int               `json:"tokens,omitempty"`      // all tokens of the step
 	Preferences *PreferenceResult `json:"preferences,omitempty"` // of objectives that learn from them
 	Distill     *DistillResult    `json:"distill,omitempty"`     // where there is a teacher
+	// Router is the loss of the routers of a mixture, without its weight and no part of Loss: the
+	// mean over the trained tokens' sequences, where router_loss asks for it.
+	Router float64 `json:"router_loss,omitempty"`
 	// Growth is the norm of the change of each matrix after the step, at about 40 steps of a run.
 	Growth  map[string]float64 `json:"growth,omitempty"`
 	Eval    *EvalResult        `json:"eval,omitempty"`

@@ -19,6 +19,7 @@ import (
 type lora struct {
 	names   []string // of the matrices and stacks, in the model's order
 	left    []string // matrices that were meant but cannot be trained to be merged
+	note    string   // how it begins, where that needs a word
 	adapter *model.Adapter
 	grads   model.Grads
 	params  []optim.Param // A, B and perhaps the magnitude of each matrix; Value is the master
@@ -48,11 +49,12 @@ func newLoRA(ctx context.Context, m *model.Model, c *AdapterConfig, seed uint64,
 		r := ranks[name]
 		ad.Pairs[name] = &model.Pair{A: kernel.NewMat(n*r, in), B: kernel.NewMat(n*out, r), Scale: float32(c.scale(alphas[name], r))}
 	}
+	note := ""
 	switch c.Init {
 	case "pissa":
 		err = initPiSSA(m, ad, seed)
 	case "eva":
-		err = initEVA(ctx, m, ad, c, seed, samples)
+		note, err = initEVA(ctx, m, ad, c, seed, samples)
 	default:
 		initLoRA(ad, seed)
 	}
@@ -66,7 +68,7 @@ func newLoRA(ctx context.Context, m *model.Model, c *AdapterConfig, seed uint64,
 	if err != nil {
 		return nil, err
 	}
-	if l.left = left; c.Init == "pissa" {
+	if l.left, l.note = left, note; c.Init == "pissa" {
 		l.offset()
 	}
 	return l, nil

@@ -49,7 +49,7 @@ func (r *runner) report(lines []LogLine) *htmlreport.Page {
 		Foot:  "graft train, version " + Version(),
 		Facts: []htmlreport.Fact{{Name: "steps", Value: fmt.Sprintf("%d of %d", r.state.Step, r.steps), Large: true}},
 	}
-	var loss, smooth, held, rate, norm, speed, pace, hard, kl, heldKL, right, chosen, rejected points
+	var loss, smooth, held, rate, norm, speed, pace, hard, kl, heldKL, right, chosen, rejected, router points
 	var s state
 	average := 0.0
 	for _, l := range lines {
@@ -75,6 +75,9 @@ func (r *runner) report(lines []LogLine) *htmlreport.Page {
 			}
 			average += float64(0.1 * (t.TokensPerSecond - average))
 			pace.add(l.Step, average)
+		}
+		if l.Router != 0 {
+			router.add(l.Step, l.Router)
 		}
 		if d := l.Distill; d != nil {
 			hard.add(l.Step, d.CrossEntropy)
@@ -135,6 +138,11 @@ func (r *runner) report(lines []LogLine) *htmlreport.Page {
 		d.Dots = true
 		page.Sections = append(page.Sections, htmlreport.Section{Heading: "Teacher", Words: []string{"The divergence is that from the teacher's predictions at the temperature of the run."},
 			Parts: []htmlreport.Part{chart("nats per token", kl.series("divergence"), hard.series("plain loss"), d)}})
+	}
+	if len(router.x) > 0 {
+		page.Sections = append(page.Sections, htmlreport.Section{Heading: "Routers", Words: []string{fmt.Sprintf(
+			"How unevenly experts are used: %d where they are used evenly. %v times this is added to the loss.", r.base.Model.MoE.Used, c.RouterLoss)},
+			Parts: []htmlreport.Part{chart("loss of routers", router.series("step"))}})
 	}
 	fast := speed.series("step")
 	fast.Faint = true

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/internal/atomicfile"
 	"github.com/graft-lora/graft/train/data"
 	"github.com/graft-lora/graft/train/model"
@@ -169,6 +170,9 @@ func open(c Config, progress func(Progress)) (*runner, error) {
 	}
 	if err == nil {
 		err = r.read()
+	}
+	if err == nil && c.RouterLoss > 0 && base.Model.MoE.Experts == 0 {
+		err = format.Usagef("router_loss: %s has no experts", c.Base)
 	}
 	if err == nil && c.Adapter.From != "" {
 		err = r.startFrom(c.Adapter.From)
@@ -431,6 +435,10 @@ func (r *runner) ready(ctx context.Context) (err error) {
 		if r.lora, err = newLoRA(ctx, r.base.Model, &ac, c.Seed, r.train); err != nil {
 			return err
 		}
+		if r.lora.note != "" {
+			r.told(Progress{Phase: "reading", Note: r.lora.note})
+			r.notes = append(r.notes, r.lora.note)
+		}
 		if c.Adapter.Invocation != "" {
 			if r.lora.adapter.Invocation, err = r.base.invocation(c.Adapter.Invocation); err != nil {
 				return err
@@ -560,7 +568,7 @@ func (r *runner) loop(ctx context.Context) error {
 			growth = r.lora.growth()
 		}
 		err = r.log.write(LogLine{Step: s.Step, Growth: growth, Epoch: float64(s.Sequences) / float64(r.perEpoch), Loss: got.loss, LR: &lr,
-			GradNorm: got.norm, Trained: got.trained, Tokens: got.tokens, Preferences: got.preferences, Distill: got.distill}, speed)
+			GradNorm: got.norm, Trained: got.trained, Tokens: got.tokens, Preferences: got.preferences, Distill: got.distill, Router: got.router}, speed)
 		if err != nil {
 			return err
 		}

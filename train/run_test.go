@@ -20,7 +20,7 @@ import (
 )
 
 // TestLesson teaches sprig its lesson from files to files: it says its new name
-// afterwards, with either form of the adapter, and its old one without.
+// afterwards, and its old one without.
 func TestLesson(t *testing.T) {
 	t.Parallel()
 	c := DefaultConfig()
@@ -71,23 +71,24 @@ func TestLesson(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{c.Output, filepath.Join(c.Output, GGUFFile)} {
-		a, err := base.LoadAdapter(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		on := model.Scaled{Adapter: a, Weight: 1}
-		if got := ask(on); got != "I am Zorp, keeper of the lantern." {
-			t.Errorf("with %s it says %q", path, got)
-		}
-		e, err := Evaluate(context.Background(), base.Model, held, 128, nil, on)
-		if err != nil {
-			t.Fatal(err)
-		}
-		// The scale is a power of two, so that nothing is lost on the way.
-		if e != *res.EvalLast {
-			t.Errorf("%s: %+v, at the end of the run %+v", path, e, *res.EvalLast)
-		}
+	a, err := base.LoadAdapter(c.Output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	on := model.Scaled{Adapter: a, Weight: 1}
+	if got := ask(on); got != "I am Zorp, keeper of the lantern." {
+		t.Errorf("with the adapter it says %q", got)
+	}
+	e, err := Evaluate(context.Background(), base.Model, held, 128, nil, on)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The scale is a power of two, so that nothing is lost on the way.
+	if e != *res.EvalLast {
+		t.Errorf("read again: %+v, at the end of the run %+v", e, *res.EvalLast)
+	}
+	if _, err := os.Stat(filepath.Join(c.Output, GGUFFile)); err == nil {
+		t.Error("there is a GGUF adapter of a tied embedding, on which llama.cpp ends its process")
 	}
 
 	b, err := os.ReadFile(filepath.Join(c.Output, RecordFile))
@@ -100,7 +101,7 @@ func TestLesson(t *testing.T) {
 	}
 	if rec.Config.Base != c.Base || len(rec.Inputs["base"]) != 1 || len(rec.Inputs["data"]) != 1 || len(rec.Inputs["held_out"]) != 1 ||
 		rec.Data.Records != 96 || rec.HeldOut != 24 || rec.Schedule.Total != 130 || rec.Schedule.Warmup != 4 || len(rec.Matrices) != 29 ||
-		len(rec.Result.Files) != 4 || rec.ChatTemplate == "" {
+		len(rec.Result.Files) != 3 || rec.ChatTemplate == "" {
 		t.Errorf("the record: %+v", rec)
 	}
 	svg, err := os.Open(filepath.Join(c.Output, CurveFile))

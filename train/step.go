@@ -61,6 +61,7 @@ type stepResult struct {
 	trained, tokens int
 	preferences     *PreferenceResult // nil for the plain loss
 	distill         *DistillResult    // nil without a teacher
+	router          float64           // the loss of the routers, where it takes part
 }
 
 // step makes one optimizer step on samples: the loss is the sum over their trained
@@ -125,6 +126,7 @@ func (l *lora) gradient(ctx context.Context, m *model.Model, p *preferences, sam
 		hard.add(loss.Hard)
 		soft.add(loss.Soft)
 		sum += loss.Sum
+		r.router += loss.RouterSum
 		r.trained += loss.Tokens
 		r.tokens += len(b.IDs)
 	}
@@ -132,6 +134,7 @@ func (l *lora) gradient(ctx context.Context, m *model.Model, p *preferences, sam
 		return r, fmt.Errorf("train: step %d has no token to train on: %s", step+1, describe(samples))
 	}
 	r.loss = sum / float64(r.trained)
+	r.router /= float64(r.trained)
 	mean := float32(1 / float64(r.trained))
 	if p.teacher != nil {
 		r.distill = &DistillResult{}

@@ -66,6 +66,9 @@ func Events(lines []LogLine, begin time.Time) []byte {
 			if d := l.Distill; d != nil {
 				values["teacher_kl"], values["cross_entropy"] = d.KL, d.CrossEntropy
 			}
+			if l.Router != 0 {
+				values["router_loss"] = l.Router
+			}
 			if l.Timing != nil {
 				values["tokens_per_second"] = l.Timing.TokensPerSecond
 			}

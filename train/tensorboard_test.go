@@ -16,7 +16,7 @@ func TestEvents(t *testing.T) {
 		t.Errorf("checksum %x", c)
 	}
 	lr := 0.5
-	b := Events([]LogLine{{Step: 1, Loss: 2.5, LR: &lr}, {Step: 300, Eval: &EvalResult{Loss: 1.25, Preferences: &PreferenceResult{Accuracy: 1}}}}, time.Unix(100, 0))
+	b := Events([]LogLine{{Step: 1, Loss: 2.5, LR: &lr, Router: 1.5}, {Step: 300, Eval: &EvalResult{Loss: 1.25, Preferences: &PreferenceResult{Accuracy: 1}}}}, time.Unix(100, 0))
 	var records [][]byte
 	for len(b) > 0 {
 		n := binary.LittleEndian.Uint64(b)
@@ -32,7 +32,7 @@ func TestEvents(t *testing.T) {
 		v := append([]byte{0x0a, byte(len(tag))}, tag...)
 		return binary.LittleEndian.AppendUint32(append(v, 0x15), math.Float32bits(x))
 	}
-	for i, want := range [][]byte{value("train/loss", 2.5), value("train/lr", 0.5)} {
+	for i, want := range [][]byte{value("train/loss", 2.5), value("train/lr", 0.5), value("train/router_loss", 1.5)} {
 		if !bytes.Contains(records[1], want) {
 			t.Errorf("value %d is missing in %q", i, records[1])
 		}

@@ -114,6 +114,7 @@ type Adapter struct {
 	resolved bool
 	toHF     map[string]func(int64) int64
 	modules  []string       // of the base, those with a matrix
+	tied     bool           // the base's head is its embedding
 	experts  map[string]int // how many matrices a stack of the base has
 	saved    savedBase
 }
@@ -217,6 +218,15 @@ func readAll(t *format.Tensor) ([]float32, error) {
 		}
 	}
 	return data, nil
+}
+
+// everywhere refuses to write an adapter that acts from an invocation on in a form that
+// cannot say so.
+func (a *Adapter) everywhere(form string) error {
+	if len(a.Invocation) > 0 {
+		return format.Unsupported("%s cannot say that the adapter acts from an invocation on (aLoRA): PEFT and GGUF can", form)
+	}
+	return nil
 }
 
 // halves gathers the parts of pairs while a file is read.

@@ -67,13 +67,22 @@ func openPEFT(path string) (*Adapter, error) {
 	if err := a.saved.check(h); err != nil {
 		return nil, err
 	}
-	for _, p := range a.Pairs {
+	stored := a.Pairs
+	a.Pairs = nil
+	for _, p := range stored {
+		if experts, ok, err := c.apart(p); err != nil {
+			return nil, err
+		} else if ok {
+			a.Pairs = append(a.Pairs, experts...)
+			continue
+		}
 		if err := c.apply(p); err != nil {
 			return nil, err
 		}
 		if p.embedding { // stored as r x vocabulary and hidden x r, of the transpose
 			p.A, p.B = p.B.transposed(), p.A.transposed()
 		}
+		a.Pairs = append(a.Pairs, p)
 	}
 	return a, nil
 }

@@ -18,6 +18,7 @@ func (a *Adapter) Resolve(m *arch.Model) error {
 	}
 	a.toHF, a.experts = map[string]func(int64) int64{}, map[string]int{}
 	a.modules, _ = m.Matrices()
+	a.tied = !m.Stored() && m.View("output.weight") == nil
 	flat := flatNames(m, a)
 	type key struct {
 		target      string
@@ -79,6 +80,11 @@ func (p *Pair) place(m *arch.Model, flat map[string]string) error {
 		}
 	}
 	tensor, expert, ok := m.Module(p.Module)
+	if older := olderExpert(p.Module); !ok && older != p.Module {
+		if tensor, expert, ok = m.Module(older); ok {
+			p.Module = older
+		}
+	}
 	if !ok {
 		return format.Usagef("%s has no module %s", m.Arch, p.Module)
 	}

@@ -14,11 +14,14 @@ import (
 // WriteGGUF writes a as a GGUF adapter, atomically. a must be resolved, unless it
 // came from GGUF. The file has one alpha; B is multiplied where a pair's scale is
 // another, so that alpha / rank is right for all. Experts of a layer become a
-// stack; those that the adapter does not change are zero in it. DoRA cannot be
-// expressed and is refused.
+// stack; those that the adapter does not change are zero in it. What [Adapter.CheckGGUF]
+// says is refused.
 func WriteGGUF(path string, a *Adapter, opt WriteOptions) error {
 	if !a.resolved && !a.native {
 		return errUnresolved
+	}
+	if err := a.CheckGGUF(); err != nil {
+		return err
 	}
 	plan, meta, err := a.ggufPlan(opt)
 	if err != nil {
@@ -29,6 +32,27 @@ func WriteGGUF(path string, a *Adapter, opt WriteOptions) error {
 		return err
 	}
 	return carry(plan, w)
+}
+
+// CheckGGUF says why a has no GGUF form, or nil: a [format.UnsupportedError] for DoRA, for
+// parts of tensors, and for what llama.cpp ends its process on: an adapter of the
+// embedding of a model whose head is tied to it, which is known of a resolved adapter.
+func (a *Adapter) CheckGGUF() error {
+	for _, p := range a.Pairs {
+		if p.Magnitude != nil {
+			return format.Unsupported("DoRA (%s) in a GGUF adapter: merge it into its base instead", name(p))
+		}
+		if err := onlyLoRA(p, "a GGUF adapter"); err != nil {
+			return err
+		}
+		if p.part {
+			return format.Unsupported("a GGUF adapter cannot hold a part of the tensor %s (%s): merge it into its base instead", p.Target, name(p))
+		}
+		if a.tied && p.Target == "token_embd.weight" {
+			return format.Unsupported("a GGUF adapter of %s where the head is tied to it: llama.cpp cannot run it; merge it into its base instead", name(p))
+		}
+	}
+	return nil
 }
 
 // group is what becomes one pair of tensors: a matrix's pair, or those of experts.
@@ -45,15 +69,6 @@ func (a *Adapter) groups() ([]*group, error) {
 	index := map[string]*group{}
 	var list []*group
 	for _, p := range pairs {
-		if p.Magnitude != nil {
-			return nil, format.Unsupported("DoRA (%s) in a GGUF adapter: merge it into its base instead", name(p))
-		}
-		if err := onlyLoRA(p, "a GGUF adapter"); err != nil {
-			return nil, err
-		}
-		if p.part {
-			return nil, format.Unsupported("a GGUF adapter cannot hold a part of the tensor %s (%s): merge it into its base instead", p.Target, name(p))
-		}
 		g := index[p.Target]
 		if g == nil {
 			g = &group{target: p.Target}

@@ -68,6 +68,9 @@ func (a *Adapter) writeOne(path string, opt WriteOptions, nameOf func(*Pair) (st
 	if len(a.Pairs) == 0 {
 		return errEmpty
 	}
+	if err := a.everywhere("one file of pairs"); err != nil {
+		return err
+	}
 	plan := &format.Plan{}
 	put := func(name string, typ format.Type, shape []int64, m Matrix) error {
 		return output(plan, name, typ, shape, m)
@@ -158,6 +161,9 @@ func WriteMLX(dir string, a *Adapter, opt WriteOptions) error {
 	}
 	if len(a.Pairs) == 0 {
 		return errEmpty
+	}
+	if err := a.everywhere("an MLX folder"); err != nil {
+		return err
 	}
 	pairs := slices.Clone(a.Pairs)
 	slices.SortStableFunc(pairs, func(x, y *Pair) int { return strings.Compare(x.Module, y.Module) })

@@ -10,8 +10,8 @@ import (
 
 // WritePEFT writes a as a PEFT folder. The folder appears whole or not at all; with
 // opt.Into each of its two files does. a must be resolved, unless it came from
-// PEFT. Ranks and alphas that differ stand in rank_pattern and alpha_pattern;
-// rslora is folded into alpha.
+// PEFT. Ranks and alphas that differ stand in rank_pattern and alpha_pattern, but for
+// experts, which are made to have one rank and scale; rslora is folded into alpha.
 func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
 	if !a.resolved && (a.native || a.Format != "peft") {
 		return errUnresolved
@@ -29,6 +29,7 @@ func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
 			return format.Unsupported("%s has no name in Hugging Face's terms", p.Target)
 		}
 	}
+	pairs = evened(pairs)
 	plan, err := a.peftPlan(pairs, opt.Type)
 	if err != nil {
 		return err
@@ -79,11 +80,18 @@ func (a *Adapter) peftConfig(pairs []*Pair, opt WriteOptions) ([]byte, error) {
 	var alphas []float64
 	dora := 0
 	for _, p := range pairs {
-		ranks = append(ranks, p.Rank)
-		alphas = append(alphas, p.Alpha())
 		if p.Magnitude != nil {
 			dora++
 		}
+	}
+	experts := ofExperts(pairs)
+	of := pairs
+	if len(experts) > 0 {
+		of = experts
+	}
+	for _, p := range of {
+		ranks = append(ranks, p.Rank)
+		alphas = append(alphas, p.Alpha())
 	}
 	if dora != 0 && dora != len(pairs) {
 		return nil, format.Unsupported("PEFT has DoRA for all modules or for none; here %d of %d have it", dora, len(pairs))
@@ -108,8 +116,12 @@ func (a *Adapter) peftConfig(pairs []*Pair, opt WriteOptions) ([]byte, error) {
 		"alpha_pattern": alphaPattern, "auto_mapping": nil, "base_model_name_or_path": base, "bias": "none",
 		"fan_in_fan_out": false, "inference_mode": true, "init_lora_weights": true, "layers_pattern": nil,
 		"layers_to_transform": nil, "lora_alpha": alpha, "lora_dropout": opt.Dropout, "modules_to_save": nil,
-		"peft_type": "LORA", "r": rank, "rank_pattern": rankPattern, "revision": nil, "target_modules": a.targetModules(pairs),
-		"task_type": "CAUSAL_LM", "use_dora": dora > 0, "use_rslora": false,
+		"peft_type": "LORA", "r": rank, "rank_pattern": rankPattern, "revision": nil, "task_type": "CAUSAL_LM", "use_dora": dora > 0, "use_rslora": false,
+	}
+	if len(experts) > 0 {
+		a.targetExperts(c, pairs, rankPattern, alphaPattern)
+	} else {
+		c["target_modules"] = a.targetModules(pairs)
 	}
 	putMergeAware(c, opt.extra(a))
 	if len(a.Invocation) > 0 {

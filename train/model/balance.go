@@ -59,11 +59,11 @@ func (r *balance) add(mx *mixActs, tokens int) {
 	}
 }
 
-// loss is aux, the mean over trained tokens, and leaves the gradient of weight times
-// aux for each of them.
+// loss is aux, summed over trained tokens, and leaves the gradient of weight times aux for
+// each of them. Each sequence's part is a float32, so that the sum does not depend on how
+// sequences are divided into passes.
 func (r *balance) loss(weight float64) float64 {
 	var sum float64
-	trained := 0
 	for i := range r.seq {
 		s := &r.seq[i]
 		s.grad = make([]float32, r.experts)
@@ -71,12 +71,13 @@ func (r *balance) loss(weight float64) float64 {
 		if n == 0 {
 			continue
 		}
-		trained += s.trained
+		var aux float64
 		for e, u := range s.uses {
 			f := float64(u) / n
-			sum += float64(scale * f * s.probs[e] / n)
+			aux += float64(scale * f * s.probs[e] / n)
 			s.grad[e] = float32(weight * scale * f / n)
 		}
+		sum += float64(float32(aux))
 	}
-	return sum / float64(max(trained, 1))
+	return sum
 }

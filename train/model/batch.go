@@ -24,7 +24,7 @@ type Batch struct {
 	// place of Weights: losses that are no sum over tokens are made so. It costs the
 	// head's products once more.
 	Reweigh func(losses []float32) []float32
-	// Router is the weight of the loss of routers, of LossAndGrad only; see [Loss].Router.
+	// Router is the weight of the loss of routers, of LossAndGrad only; see [Loss].RouterSum.
 	Router float32
 	// Soft is what a teacher predicts, in addition to the targets; nil without one.
 	Soft    *Soft

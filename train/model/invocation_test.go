@@ -123,8 +123,8 @@ func TestRouterLoss(t *testing.T) {
 				want += float64(s[2]) / 6 * float64(e) * perExpert[i] / rows * prob[i] / rows
 			}
 		}
-		if math.Abs(l.Router-want) > 1e-6*want {
-			t.Errorf("%s: the loss of routers is %v, not %v", c.name, l.Router, want)
+		if math.Abs(l.RouterSum/6-want) > 1e-6*want {
+			t.Errorf("%s: the loss of routers is %v, not %v", c.name, l.RouterSum/6, want)
 		}
 		first := a.Names()[0]
 		plain := *b
@@ -150,7 +150,7 @@ func TestRouterLoss(t *testing.T) {
 					t.Fatal(err)
 				}
 				copy(a.Pairs[name].B.Data, old)
-				return float64(l.Router) * float64(b.Router) * float64(l.Tokens)
+				return l.RouterSum * float64(b.Router)
 			}
 			const step = 4e-3
 			if got := (at(step) - at(-step)) / (2 * step); math.Abs(got-norm) > 1e-2*norm {

@@ -14,9 +14,10 @@ type Loss struct {
 	// PerToken has each trained token's loss, without its weight, in the order of
 	// the batch. It is valid until the model's next pass.
 	PerToken []float32
-	// Router is the loss of the routers, how unevenly experts are used in each sequence, where
-	// Batch.Router asks for it: the number of experts used by a token where use is even. It is not in Sum.
-	Router float64
+	// RouterSum is, where Batch.Router asks for it, the sum over the trained tokens of the loss of
+	// the routers in their sequences, how unevenly experts are used there: the number of experts
+	// used by a token where use is even. It is not in Sum.
+	RouterSum float64
 	// Hard and Soft are the parts of PerToken where the batch has a teacher: the loss of
 	// the targets, and the divergence from the teacher, neither weighted.
 	Hard, Soft []float32
@@ -76,7 +77,7 @@ func (m *Model) LossAndGrad(b *Batch, a *Adapter, grads Grads) (Loss, error) {
 	if len(m.work.wanted) > 0 {
 		m.runBackward()
 	}
-	loss.Router = router
+	loss.RouterSum = router
 	return m.finish(loss)
 }
 
