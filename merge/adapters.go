@@ -50,8 +50,10 @@ func NewDeltas(base *arch.Model, adapters []Weighted) (ds Deltas, err error) {
 		if v == nil {
 			return nil, fmt.Errorf("%s has no tensor %s, which an adapter changes", base.Path, name)
 		}
-		if s := strings.TrimSuffix(name, ".weight") + ".scale"; base.View(s) != nil {
-			return nil, format.Unsupported("merging into tensor %s, whose factor stands in %s: quantize the float model to another type and merge into that", name, s)
+		for _, ending := range factorEndings {
+			if s := strings.TrimSuffix(name, ".weight") + ending; base.View(s) != nil {
+				return nil, format.Unsupported("merging into tensor %s, whose factor stands in %s: quantize the float model to another type and merge into that", name, s)
+			}
 		}
 		rows, cols := v.Rows.Dims()
 		d, err := NewDelta(rows, cols, ts)
@@ -62,6 +64,10 @@ func NewDeltas(base *arch.Model, adapters []Weighted) (ds Deltas, err error) {
 	}
 	return ds, nil
 }
+
+// factorEndings name tensors beside a weight that multiply it: of NVFP4 files, and of models in
+// 8-bit floats.
+var factorEndings = []string{".scale", ".scale_weight", ".weight_scale", ".weight_scale_inv"}
 
 // termOf is a pair as a term of a delta; the matrices are the pair's.
 func termOf(p *adapter.Pair) Term {

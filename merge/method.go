@@ -107,9 +107,13 @@ func openRequantize(t *target) (encoder, error) {
 // Changes far smaller than a step survive as an average over many weights, where
 // rounding to nearest would drop each of them. A block with a value that its levels
 // do not reach gets new scales, as requantize would give it: there the change is
-// no longer small against the step. Plain float types have no codes and round the
-// sum to nearest.
+// no longer small against the step. Floats of 8 bits are levels like others, beyond
+// which a value is cut off. Those of more bits round the sum to nearest.
 func openKeep(t *target) (encoder, error) {
+	if f, ok := quant.Float8Of(t.typ); ok {
+		k := &keeper{cols: t.cols, dice: rng.New(t.seed, "keep", t.name)}
+		return func(dst, raw []byte, delta []float32, row int64) error { return k.float8(f, dst, raw, delta, row) }, nil
+	}
 	if !t.typ.Quantized() {
 		return openRequantize(t)
 	}
@@ -153,6 +157,24 @@ func (k *keeper) encode(dst, raw []byte, delta []float32, row int64) error {
 		}
 		if err := k.codec.Encode(block, w, g.Block, nil); err != nil {
 			return fmt.Errorf("rows from %d: %w", row, err)
+		}
+	}
+	return nil
+}
+
+// float8 moves each value to one of the two beside the sum.
+func (k *keeper) float8(f *quant.Float8, dst, raw []byte, delta []float32, row int64) error {
+	place := uint64(row) * uint64(k.cols)
+	for i, d := range delta {
+		w := f.Values[raw[i]]
+		y := float64(w) + float64(d)
+		switch {
+		case d == 0:
+			dst[i] = raw[i]
+		case y-y != 0:
+			return fmt.Errorf("row %d: the change, or the value that it changes, is not a number", row+int64(i/k.cols))
+		default:
+			dst[i] = f.Codes[roundLevel(f.Levels, f.Index[raw[i]], y, k.dice.Float64(place+uint64(i)))]
 		}
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/format/safetensors"
+	"github.com/graft-lora/graft/quant"
 )
 
 type array struct {
@@ -272,5 +273,62 @@ func TestPartsThatDoNotFit(t *testing.T) {
 		} else {
 			t.Log(err)
 		}
+	}
+}
+
+// TestFloat8Keep: in floats of 8 bits, too, a change far below a step is there on average,
+// and a weight whose factor stands in another tensor is not touched.
+func TestFloat8Keep(t *testing.T) {
+	t.Parallel()
+	const rows, cols = 64, 512
+	for _, typ := range []format.Type{format.F8_E4M3, format.F8_E5M2} {
+		f, _ := quant.Float8Of(typ)
+		raw := make([]byte, rows*cols)
+		delta := make([]float32, rows*cols)
+		for i := range raw {
+			raw[i] = f.Codes[40+i*7%160] // not the largest
+			delta[i] = 0.01 * f.Values[raw[i]]
+		}
+		enc, err := openKeep(&target{name: "x", typ: typ, rows: rows, cols: cols, seed: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := make([]byte, len(raw))
+		if err := enc(whole, raw, delta, 0); err != nil {
+			t.Fatal(err)
+		}
+		var rd, dd float64
+		for i, d := range delta {
+			r := float64(f.Values[whole[i]]) - float64(f.Values[raw[i]])
+			rd += r * float64(d)
+			dd += float64(d) * float64(d)
+		}
+		if gain := rd / dd; math.Abs(gain-1) > 0.1 {
+			t.Errorf("%v: gain %.3f", typ, gain)
+		}
+		part := make([]byte, cols)
+		if err := enc(part, raw[5*cols:6*cols], delta[5*cols:6*cols], 5); err != nil || !slices.Equal(part, whole[5*cols:6*cols]) {
+			t.Errorf("%v: a row by itself is merged otherwise: %v", typ, err)
+		}
+		delta[3] = float32(math.NaN())
+		if err := enc(whole, raw, delta, 0); err == nil {
+			t.Errorf("%v: a change that is not a number was merged", typ)
+		}
+	}
+	r := rand.New(rand.NewPCG(5, 6))
+	dir := t.TempDir()
+	writeArrays(t, filepath.Join(dir, "base.safetensors"), map[string]array{"a.b.weight": randomArray(r, 8, 8), "a.b.scale_weight": randomArray(r, 1)})
+	writeArrays(t, filepath.Join(dir, "lora.safetensors"), map[string]array{"lora_unet_a_b.lora_down.weight": randomArray(r, 2, 8), "lora_unet_a_b.lora_up.weight": randomArray(r, 8, 2)})
+	m, err := arch.Open(filepath.Join(dir, "base.safetensors"), arch.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	a, err := adapter.Open(filepath.Join(dir, "lora.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewDeltas(m, []Weighted{{a, 1}}); format.ExitStatus(err) != 4 {
+		t.Error(err)
 	}
 }
