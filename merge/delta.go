@@ -57,9 +57,13 @@ func NewDelta(rows, cols int64, terms []Term) (*Delta, error) {
 // base, into dst (the same length). A product is a chain in the order of the rank,
 // scaled afterwards, as llama.cpp and PEFT do.
 func (d *Delta) Change(dst, base []float32, row int64) {
+	d.change(dst, base, row, new(kernel.Mat))
+}
+
+// change is Change with a matrix to work in, which grows as needed.
+func (d *Delta) change(dst, base []float32, row int64, tmp *kernel.Mat) {
 	cols := int(d.Cols)
 	clear(dst)
-	var tmp kernel.Mat
 	for i := range d.Terms {
 		t := &d.Terms[i]
 		// The rows that the block and the term have in common.
@@ -69,19 +73,17 @@ func (d *Delta) Change(dst, base []float32, row int64) {
 			continue
 		}
 		n := int(to - from)
-		if tmp.Rows < n {
-			tmp = kernel.NewMat(n, cols)
+		if len(tmp.Data) < n*cols {
+			tmp.Data = make([]float32, n*cols)
 		}
 		first := int(from - t.Row)
 		change := tmp.Data[:n*cols]
 		if t.full.Data != nil {
 			copy(change, t.full.Data[first*cols:])
 		} else {
-			kernel.GemmNN(nil, tmp.Sub(0, n, 0, cols), t.B.Sub(first, first+n, 0, t.B.Cols), t.A, false)
+			kernel.GemmNN(nil, kernel.Mat{Data: change, Rows: n, Cols: cols, Stride: cols}, t.B.Sub(first, first+n, 0, t.B.Cols), t.A, false)
 		}
-		for j := range change {
-			change[j] *= t.Scale
-		}
+		kernel.Scale(change, t.Scale, change)
 		off := int(from-row) * cols
 		for k := range n {
 			d, w := change[k*cols:(k+1)*cols], base[off+k*cols:off+(k+1)*cols]

@@ -6,6 +6,7 @@ import (
 	"sort"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/internal/rng"
 	"github.com/graft-lora/graft/quant"
 )
@@ -89,12 +90,12 @@ func openRequantize(t *target) (encoder, error) {
 		return nil, err
 	}
 	return func(dst, raw []byte, delta []float32, row int64) error {
-		w := make([]float32, len(delta))
-		codec.Decode(w, raw)
-		for i, d := range delta {
-			w[i] += d
-		}
-		return codec.Encode(dst, w, t.cols, nil)
+		b := mergeScratch.Get().(*mergeBuffers)
+		defer mergeScratch.Put(b)
+		b.room(0, len(delta))
+		codec.Decode(b.base, raw)
+		kernel.Add(b.base, delta)
+		return codec.Encode(dst, b.base, t.cols, nil)
 	}, nil
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"sort"
+	"sync"
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/internal/kernel"
 )
 
 // Options says how a merge into the same types is done.
@@ -146,21 +148,38 @@ func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Opti
 		return nil
 	}
 	o.Fill = func(dst []byte, row int64) error {
+		b := mergeScratch.Get().(*mergeBuffers)
+		defer mergeScratch.Put(b)
 		n := int64(len(dst)) / o.UnitBytes * d.Cols
-		stored := make([]byte, len(dst))
-		if err := raw.ReadRaw(stored, row); err != nil {
+		b.room(len(dst), int(n))
+		if err := raw.ReadRaw(b.stored, row); err != nil {
 			return err
 		}
-		base, delta := make([]float32, n), make([]float32, n)
-		codec.Decode(base, stored)
-		d.Change(delta, base, row)
-		if err := encode(dst, stored, delta, row); err != nil {
+		codec.Decode(b.base, b.stored)
+		d.change(b.delta, b.base, row, &b.term)
+		if err := encode(dst, b.stored, b.delta, row); err != nil {
 			return err
 		}
-		now := make([]float32, n)
-		codec.Decode(now, dst)
-		count.count(stored, dst, base, now, delta, row)
+		codec.Decode(b.now, dst)
+		count.count(b.stored, dst, b.base, b.now, b.delta, row)
 		return nil
 	}
 	return nil
+}
+
+// mergeBuffers are what a block of rows is merged in.
+type mergeBuffers struct {
+	stored           []byte
+	base, delta, now []float32
+	term             kernel.Mat // the change of one term
+}
+
+var mergeScratch = sync.Pool{New: func() any { return new(mergeBuffers) }}
+
+// room makes the slices so long.
+func (b *mergeBuffers) room(bytes, n int) {
+	if cap(b.stored) < bytes || cap(b.base) < n {
+		b.stored, b.base, b.delta, b.now = make([]byte, bytes), make([]float32, n), make([]float32, n), make([]float32, n)
+	}
+	b.stored, b.base, b.delta, b.now = b.stored[:bytes], b.base[:n], b.delta[:n], b.now[:n]
 }

@@ -13,6 +13,10 @@ import (
 // bufferSize keeps the number of system calls low for the small writes of headers and padding.
 const bufferSize = 1 << 20
 
+// writeBehind is how many bytes are written before the system is asked to carry them to the
+// disk: so that Sync, at the end, has not all of a large file to wait for.
+const writeBehind = 32 << 20
+
 // File is a file being written under a temporary name.
 type File struct {
 	path  string
@@ -21,6 +25,8 @@ type File struct {
 	w     *bufio.Writer // nil until the first Write and after Sync: of many files open, few are written to
 	err   error         // the first failure; the file can only be aborted after it
 	done  bool
+
+	size, begun int64 // bytes given to Write, and of these the ones that are on their way to the disk
 }
 
 // file is what a File needs of an os.File; the tests put failing ones in its place.
@@ -100,6 +106,13 @@ func (f *File) Write(p []byte) (int, error) {
 	n, err := f.w.Write(p)
 	if err != nil {
 		f.err = fmt.Errorf("%s: %w", f.path, err)
+	}
+	f.size += int64(n)
+	if ready := f.size - bufferSize - f.begun; ready >= writeBehind {
+		if osf, ok := f.f.(*os.File); ok {
+			startWriting(osf, f.begun, ready)
+		}
+		f.begun += ready
 	}
 	return n, f.err
 }

@@ -14,3 +14,9 @@ func reserve(f *os.File, size int64) error {
 	}
 	return nil
 }
+
+// startWriting asks for bytes to be written to the disk, without waiting. It is no promise,
+// so that errors do not matter: Sync finds those of the disk.
+func startWriting(f *os.File, from, n int64) {
+	unix.SyncFileRange(int(f.Fd()), from, n, unix.SYNC_FILE_RANGE_WRITE)
+}

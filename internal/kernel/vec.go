@@ -90,6 +90,22 @@ func SumSquares64(x []float32) float64 {
 		v := float64(x[i])
 		l[i&15] += v * v // exact: whether it is fused does not matter
 	}
+	return sum64(&l)
+}
+
+// Dot64 is the dot product of x and y, of the same length, in float64.
+//
+//	for i := range x { lane[i%16] += float64(x[i])*float64(y[i]) }
+func Dot64(x, y []float32) float64 {
+	y = y[:len(x)]
+	var l [16]float64
+	for i := dot64Vec(&l, x, y); i < len(x); i++ {
+		l[i&15] += float64(x[i]) * float64(y[i]) // exact
+	}
+	return sum64(&l)
+}
+
+func sum64(l *[16]float64) float64 {
 	for step := 8; step > 0; step /= 2 {
 		for i := range step {
 			l[i] += l[i+step]

@@ -65,6 +65,18 @@ func sumSquares64Vec(l *[16]float64, x []float32) int {
 	return n
 }
 
+func dot64Vec(l *[16]float64, x, y []float32) int {
+	n, wide := whole(len(x))
+	switch {
+	case n == 0:
+	case wide:
+		dot64AVX512(l, &x[0], &y[0], n)
+	default:
+		dot64AVX2(l, &x[0], &y[0], n)
+	}
+	return n
+}
+
 func maxVec(l *lanes, x []float32) int {
 	n, wide := whole(len(x))
 	switch {

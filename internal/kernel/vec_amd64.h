@@ -203,6 +203,44 @@ loop:
 #endif
 	DONE
 
+// func dot64(l *[16]float64, x, y *float32, n int)
+TEXT FN_dot64(SB), NOSPLIT, $0-32
+	MOVQ    l+0(FP), DX
+	MOVQ    x+8(FP), SI
+	MOVQ    y+16(FP), DI
+	COUNT(n+24(FP))
+	VMOVUPS (0*VB)(DX), V0
+	VMOVUPS (1*VB)(DX), V1
+#ifndef WIDE
+	VMOVUPS (2*VB)(DX), V2
+	VMOVUPS (3*VB)(DX), V3
+#endif
+loop:
+	VCVTPS2PD   (SI)(AX*1), V4
+	VCVTPS2PD   (VB/2)(SI)(AX*1), V5
+	VCVTPS2PD   (DI)(AX*1), V6
+	VCVTPS2PD   (VB/2)(DI)(AX*1), V7
+	VFMADD231PD V4, V6, V0
+	VFMADD231PD V5, V7, V1
+#ifndef WIDE
+	VCVTPS2PD   32(SI)(AX*1), V4
+	VCVTPS2PD   48(SI)(AX*1), V5
+	VCVTPS2PD   32(DI)(AX*1), V6
+	VCVTPS2PD   48(DI)(AX*1), V7
+	VFMADD231PD V4, V6, V2
+	VFMADD231PD V5, V7, V3
+#endif
+	ADDQ    $64, AX
+	CMPQ    AX, CX
+	JLT     loop
+	VMOVUPS V0, (0*VB)(DX)
+	VMOVUPS V1, (1*VB)(DX)
+#ifndef WIDE
+	VMOVUPS V2, (2*VB)(DX)
+	VMOVUPS V3, (3*VB)(DX)
+#endif
+	DONE
+
 // func add(dst, x *float32, n int)
 TEXT FN_add(SB), NOSPLIT, $0-24
 	MOVQ dst+0(FP), DI

@@ -60,6 +60,14 @@ func sumSquares64Vec(l *[16]float64, x []float32) int {
 	return n
 }
 
+func dot64Vec(l *[16]float64, x, y []float32) int {
+	n := whole(len(x))
+	if n > 0 {
+		dot64NEON(l, &x[0], &y[0], n)
+	}
+	return n
+}
+
 func maxVec(l *lanes, x []float32) int {
 	n := whole(len(x))
 	if n > 0 {

@@ -28,6 +28,7 @@
 #define FN_sum ·sumAVX2
 #define FN_max ·maxAVX2
 #define FN_sumSquares64 ·sumSquares64AVX2
+#define FN_dot64 ·dot64AVX2
 #define FN_add ·addAVX2
 #define FN_sub ·subAVX2
 #define FN_mul ·mulAVX2

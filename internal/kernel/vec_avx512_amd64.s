@@ -28,6 +28,7 @@
 #define FN_sum ·sumAVX512
 #define FN_max ·maxAVX512
 #define FN_sumSquares64 ·sumSquares64AVX512
+#define FN_dot64 ·dot64AVX512
 #define FN_add ·addAVX512
 #define FN_sub ·subAVX512
 #define FN_mul ·mulAVX512

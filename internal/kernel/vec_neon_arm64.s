@@ -134,6 +134,36 @@ loop:
 	VST1 [V4.D2, V5.D2, V6.D2, V7.D2], (R2)
 	RET
 
+#define PRODUCTS(n, m, LO, HI) \
+	FCVTL_S(n, 16)            \
+	FCVTL2_S(n, 17)           \
+	FCVTL_S(m, 18)            \
+	FCVTL2_S(m, 19)           \
+	VFMLA V16.D2, V18.D2, LO.D2 \
+	VFMLA V17.D2, V19.D2, HI.D2
+
+// func dot64NEON(l *[16]float64, x, y *float32, n int)
+TEXT ·dot64NEON(SB), NOSPLIT, $0-32
+	MOVD l+0(FP), R0
+	MOVD x+8(FP), R1
+	MOVD y+16(FP), R4
+	SIXTEENS(n+24(FP))
+	ADD  $64, R0, R2
+	VLD1 (R0), [V0.D2, V1.D2, V2.D2, V3.D2]
+	VLD1 (R2), [V4.D2, V5.D2, V6.D2, V7.D2]
+
+loop:
+	LOAD(R1, V8, V9, V10, V11)
+	LOAD(R4, V12, V13, V14, V15)
+	PRODUCTS(8, 12, V0, V1)
+	PRODUCTS(9, 13, V2, V3)
+	PRODUCTS(10, 14, V4, V5)
+	PRODUCTS(11, 15, V6, V7)
+	AGAIN(loop)
+	VST1 [V0.D2, V1.D2, V2.D2, V3.D2], (R0)
+	VST1 [V4.D2, V5.D2, V6.D2, V7.D2], (R2)
+	RET
+
 // func addNEON(dst, x *float32, n int)
 TEXT ·addNEON(SB), NOSPLIT, $0-24
 	MOVD dst+0(FP), R0

@@ -9,6 +9,7 @@ func dotVec(l *lanes, x, y []float32) int                                { retur
 func dot3Vec(l *lanes, x, y, z []float32) int                            { return 0 }
 func sumVec(l *lanes, x []float32) int                                   { return 0 }
 func sumSquares64Vec(l *[16]float64, x []float32) int                    { return 0 }
+func dot64Vec(l *[16]float64, x, y []float32) int                        { return 0 }
 func maxVec(l *lanes, x []float32) int                                   { return 0 }
 func addVec(dst, x []float32) int                                        { return 0 }
 func subVec(dst, x, y []float32) int                                     { return 0 }

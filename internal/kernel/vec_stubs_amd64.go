@@ -54,6 +54,12 @@ func sumSquares64AVX2(l *[16]float64, x *float32, n int)
 func sumSquares64AVX512(l *[16]float64, x *float32, n int)
 
 //go:noescape
+func dot64AVX2(l *[16]float64, x, y *float32, n int)
+
+//go:noescape
+func dot64AVX512(l *[16]float64, x, y *float32, n int)
+
+//go:noescape
 func maxAVX2(l *lanes, x *float32, n int)
 
 //go:noescape

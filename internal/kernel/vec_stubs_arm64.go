@@ -15,6 +15,9 @@ func sumNEON(l *lanes, x *float32, n int)
 func sumSquares64NEON(l *[16]float64, x *float32, n int)
 
 //go:noescape
+func dot64NEON(l *[16]float64, x, y *float32, n int)
+
+//go:noescape
 func maxNEON(l *lanes, x *float32, n int)
 
 //go:noescape

@@ -23,6 +23,7 @@ var rowOps = []rowOp{
 	{"SumSquares", func(a [6][]float32, b []byte) float64 { return float64(SumSquares(a[0])) }},
 	{"Sum", func(a [6][]float32, b []byte) float64 { return float64(Sum(a[0])) }},
 	{"SumSquares64", func(a [6][]float32, b []byte) float64 { return SumSquares64(a[0]) }},
+	{"Dot64", func(a [6][]float32, b []byte) float64 { return Dot64(a[0], a[1]) }},
 	{"MaxVal", func(a [6][]float32, b []byte) float64 { return float64(MaxVal(a[0])) }},
 	{"ArgMax", func(a [6][]float32, b []byte) float64 { return float64(ArgMax(a[0])) }},
 	{"Add", func(a [6][]float32, b []byte) float64 { Add(a[0], a[1]); return 0 }},
