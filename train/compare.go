@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -41,36 +42,129 @@ type rowStats struct {
 	same             bool
 }
 
-// Compare gives the divergence of other from reference on the trained tokens of
-// samples; the two must have the same vocabulary. The logits of the reference pass
-// through a temporary file, those of limit tokens (or one sample) at a time, so that
-// neither memory nor the two models' order matters.
-func Compare(ctx context.Context, reference, other Side, samples []data.Sample, limit int, progress func(done int)) (Divergence, error) {
-	vocab := reference.Model.Vocab
-	if other.Model.Vocab != vocab {
-		return Divergence{}, fmt.Errorf("train: models of %d and %d tokens cannot be compared", vocab, other.Model.Vocab)
-	}
+// Comparison compares models with one reference. The reference's logits pass through a
+// temporary file, so that neither memory nor the models' order matters; where it may hold
+// those of all samples the reference is run once, else once for each model.
+type Comparison struct {
+	reference Side
+	groups    [][]data.Sample
+	sequences int
+	spill     *os.File
+	keep      bool        // all logits have room
+	offsets   []int64     // of each group's logits
+	losses    [][]float32 // of the reference, by group; nil until it has been run
+}
+
+// NewComparison prepares comparisons with reference on the trained tokens of samples. limit
+// is how many tokens are run at once, and so a bound on memory; room is how many bytes the
+// temporary file may have, beyond which it holds the logits of one pass.
+func NewComparison(reference Side, samples []data.Sample, limit int, room int64) (*Comparison, error) {
 	spill, err := os.CreateTemp("", "graft-logits-*")
 	if err != nil {
-		return Divergence{}, err
+		return nil, err
 	}
-	defer os.Remove(spill.Name())
-	defer spill.Close()
-	var d Divergence
-	var kl, top, lossP, lossQ moments
+	c := &Comparison{reference: reference, groups: passes(samples, limit), sequences: len(samples), spill: spill}
+	c.losses, c.offsets = make([][]float32, len(c.groups)), make([]int64, len(c.groups))
+	var size int64
+	for g, group := range c.groups {
+		c.offsets[g] = size
+		for _, t := range batchOf(group).Targets {
+			if t >= 0 {
+				size += 4 * int64(reference.Model.Vocab)
+			}
+		}
+	}
+	if c.keep = size <= room; !c.keep {
+		clear(c.offsets)
+	}
+	return c, nil
+}
+
+// Close removes the temporary file.
+func (c *Comparison) Close() error {
+	return errors.Join(c.spill.Close(), os.Remove(c.spill.Name()))
+}
+
+// run makes sure that the reference's logits of a group are in the file.
+func (c *Comparison) run(g int, b *model.Batch) error {
+	if c.keep && c.losses[g] != nil {
+		return nil
+	}
+	losses := []float32{}
+	w := bufio.NewWriterSize(io.NewOffsetWriter(c.spill, c.offsets[g]), 1<<20)
+	var buf []byte
+	err := eachLogits(c.reference, b, func(rows [][]float32, targets []int32) error {
+		for _, row := range rows {
+			buf = buf[:0]
+			for _, v := range row {
+				buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(v))
+			}
+			if _, err := w.Write(buf); err != nil {
+				return err
+			}
+		}
+		losses = appendLosses(losses, rows, targets)
+		return nil
+	})
+	if err == nil {
+		err = w.Flush()
+	}
+	if err == nil {
+		c.losses[g] = losses
+	}
+	return err
+}
+
+// appendLosses adds the losses of rows of logits, which become useless: those of
+// [model.Model.Loss], bit for bit.
+func appendLosses(losses []float32, rows [][]float32, targets []int32) []float32 {
+	first := len(losses)
+	losses = append(losses, make([]float32, len(rows))...)
+	eachRow(len(rows), func(i int) { losses[first+i] = kernel.CrossEntropy(rows[i], rows[i], int(targets[i]), 1) })
+	return losses
+}
+
+// Reference gives the loss of the reference, as [Evaluate] does.
+func (c *Comparison) Reference(ctx context.Context, progress func(done int)) (EvalResult, error) {
+	var all moments
 	done := 0
-	for _, group := range passes(samples, limit) {
+	for g, group := range c.groups {
 		if err := ctx.Err(); err != nil {
-			return d, err
+			return EvalResult{}, err
+		}
+		if c.losses[g] == nil {
+			if err := c.run(g, batchOf(group)); err != nil {
+				return EvalResult{}, err
+			}
+		}
+		all.add(c.losses[g])
+		if done += len(group); progress != nil {
+			progress(done)
+		}
+	}
+	return evalResult(all, c.sequences), nil
+}
+
+// With gives the loss of other, as [Evaluate] does, and its divergence from the reference. The
+// two must have the same vocabulary.
+func (c *Comparison) With(ctx context.Context, other Side, progress func(done int)) (EvalResult, Divergence, error) {
+	fail := func(err error) (EvalResult, Divergence, error) { return EvalResult{}, Divergence{}, err }
+	vocab := c.reference.Model.Vocab
+	if other.Model.Vocab != vocab {
+		return fail(fmt.Errorf("train: models of %d and %d tokens cannot be compared", vocab, other.Model.Vocab))
+	}
+	var d Divergence
+	var all, kl, top, lossP, lossQ moments
+	done := 0
+	for g, group := range c.groups {
+		if err := ctx.Err(); err != nil {
+			return fail(err)
 		}
 		b := batchOf(group)
-		if err := writeLogits(spill, reference, b); err != nil {
-			return d, err
+		if err := c.run(g, b); err != nil {
+			return fail(err)
 		}
-		if _, err := spill.Seek(0, io.SeekStart); err != nil {
-			return d, err
-		}
-		r := bufio.NewReaderSize(spill, 1<<20)
+		r := bufio.NewReaderSize(io.NewSectionReader(c.spill, c.offsets[g], 1<<62), 1<<20)
 		err := eachLogits(other, b, func(rows [][]float32, targets []int32) error {
 			p := kernel.NewMat(len(rows), vocab)
 			if err := readFloats(r, p.Data); err != nil {
@@ -87,16 +181,13 @@ func Compare(ctx context.Context, reference, other Side, samples []data.Sample, 
 				}
 				top.one(same)
 			}
+			all.add(appendLosses(nil, rows, targets))
 			return nil
 		})
 		if err != nil {
-			return d, err
+			return fail(err)
 		}
-		if _, err := spill.Seek(0, io.SeekStart); err != nil {
-			return d, err
-		}
-		done += len(group)
-		if progress != nil {
+		if done += len(group); progress != nil {
 			progress(done)
 		}
 	}
@@ -105,7 +196,19 @@ func Compare(ctx context.Context, reference, other Side, samples []data.Sample, 
 	d.SameTop, d.TopError = top.mean()
 	d.Reference, _ = lossP.mean()
 	d.Other, _ = lossQ.mean()
-	return d, nil
+	return evalResult(all, c.sequences), d, nil
+}
+
+// Compare gives the divergence of other from reference on the trained tokens of samples:
+// one use of a [Comparison].
+func Compare(ctx context.Context, reference, other Side, samples []data.Sample, limit int, progress func(done int)) (Divergence, error) {
+	c, err := NewComparison(reference, samples, limit, 0)
+	if err != nil {
+		return Divergence{}, err
+	}
+	defer c.Close()
+	_, d, err := c.With(ctx, other, progress)
+	return d, err
 }
 
 // eachLogits runs b and gives f the logits of the tokens that have a target, some at
@@ -126,28 +229,6 @@ func eachLogits(s Side, b *model.Batch, f func(rows [][]float32, targets []int32
 	}, s.Adapters...)
 }
 
-// writeLogits writes the logits that eachLogits gives to the beginning of f.
-func writeLogits(f *os.File, s Side, b *model.Batch) error {
-	w := bufio.NewWriterSize(f, 1<<20)
-	var buf []byte
-	err := eachLogits(s, b, func(rows [][]float32, _ []int32) error {
-		for _, row := range rows {
-			buf = buf[:0]
-			for _, v := range row {
-				buf = binary.LittleEndian.AppendUint32(buf, math.Float32bits(v))
-			}
-			if _, err := w.Write(buf); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return w.Flush()
-}
-
 func readFloats(r io.Reader, dst []float32) error {
 	var b [1 << 14]byte
 	for len(dst) > 0 {
@@ -166,17 +247,22 @@ func readFloats(r io.Reader, dst []float32) error {
 // compareRows compares the predictions of each row, on all processors.
 func compareRows(p kernel.Mat, q [][]float32, targets []int32) []rowStats {
 	out := make([]rowStats, len(q))
+	eachRow(len(q), func(i int) { out[i] = compareRow(p.Row(i), q[i], targets[i]) })
+	return out
+}
+
+// eachRow calls f for each row, on all processors.
+func eachRow(n int, f func(i int)) {
 	var wait sync.WaitGroup
-	workers := min(runtime.GOMAXPROCS(0), len(q))
+	workers := min(runtime.GOMAXPROCS(0), n)
 	for w := range workers {
 		wait.Go(func() {
-			for i := w; i < len(q); i += workers {
-				out[i] = compareRow(p.Row(i), q[i], targets[i])
+			for i := w; i < n; i += workers {
+				f(i)
 			}
 		})
 	}
 	wait.Wait()
-	return out
 }
 
 // compareRow works in float64: KL = Σ p·(log p − log q).

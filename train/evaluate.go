@@ -80,10 +80,14 @@ func Evaluate(ctx context.Context, m *model.Model, samples []data.Sample, limit 
 			progress(done)
 		}
 	}
-	r := EvalResult{Tokens: all.n, Sequences: len(samples)}
+	return evalResult(all, len(samples)), nil
+}
+
+func evalResult(all moments, sequences int) EvalResult {
+	r := EvalResult{Tokens: all.n, Sequences: sequences}
 	r.Loss, r.LossError = all.mean()
 	r.Perplexity = fmath.Exp(r.Loss)
-	return r, nil
+	return r
 }
 
 // Windows cuts a text into windows of n tokens as llama-perplexity does: the tokens of

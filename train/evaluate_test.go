@@ -95,6 +95,35 @@ func TestCompare(t *testing.T) {
 		t.Errorf("quantized: %+v", got)
 	}
 	t.Logf("Q4_K_M against F16: %+v", got)
+
+	// Several models against one, whether the reference's logits are kept or made again: the
+	// losses are those of Evaluate, bit for bit.
+	first, err := Evaluate(ctx, full.Model, samples, 128, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, room := range []int64{0, 1 << 30} {
+		c, err := NewComparison(Side{Model: full.Model}, samples, 128, room)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			r, d, err := c.With(ctx, Side{Model: small.Model}, nil)
+			if err != nil || d != got || r != loss {
+				t.Errorf("room %d: %+v, %+v, %v, want %+v, %+v", room, r, d, err, loss, got)
+			}
+			if r, err = c.Reference(ctx, nil); err != nil || r != first {
+				t.Errorf("room %d: the reference has %+v, %v, want %+v", room, r, err, first)
+			}
+		}
+		name := c.spill.Name()
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(name); err == nil {
+			t.Errorf("%s was left", name)
+		}
+	}
 }
 
 // TestCompareRow checks the divergence of two distributions done by hand.

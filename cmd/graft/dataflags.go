@@ -78,25 +78,47 @@ type sideResult struct {
 // side numbered reference.
 func (a *app) evaluate(ctx context.Context, sides []side, samples []data.Sample, reference int, kl bool) ([]sideResult, error) {
 	var out []sideResult
-	for i, s := range sides {
-		res := sideResult{Name: s.name}
+	var c *train.Comparison
+	if kl && len(sides) > 1 {
 		var err error
-		told := func(done int) { a.progress("%s: %d of %d", s.name, done, len(samples)) }
-		if res.EvalResult, err = train.Evaluate(ctx, s.base.Model, samples, evalTokens, told, s.adapters...); err != nil {
+		if c, err = comparison(sides[reference], samples); err != nil {
 			return nil, err
 		}
-		if kl && i != reference {
-			r := sides[reference]
-			d, err := train.Compare(ctx, train.Side{Model: r.base.Model, Adapters: r.adapters},
-				train.Side{Model: s.base.Model, Adapters: s.adapters}, samples, evalTokens, told)
-			if err != nil {
-				return nil, err
-			}
-			res.Divergence = &d
+		defer c.Close()
+	}
+	for i, s := range sides {
+		told := func(done int) { a.progress("%s: %d of %d", s.name, done, len(samples)) }
+		r, err := s.evaluate(ctx, samples, c, i == reference, told)
+		if err != nil {
+			return nil, err
 		}
-		out = append(out, res)
+		out = append(out, r)
 	}
 	return out, nil
+}
+
+// keptLogits is how much of the disk the logits of a reference may take, which is then run
+// once however many models are compared with it.
+const keptLogits = 2 << 30
+
+func comparison(reference side, samples []data.Sample) (*train.Comparison, error) {
+	return train.NewComparison(train.Side{Model: reference.base.Model, Adapters: reference.adapters}, samples, evalTokens, keptLogits)
+}
+
+// evaluate gives the loss of a side, and if c is not nil and the side not its reference the
+// divergence from that.
+func (s side) evaluate(ctx context.Context, samples []data.Sample, c *train.Comparison, reference bool, told func(done int)) (r sideResult, err error) {
+	r.Name = s.name
+	switch {
+	case c == nil:
+		r.EvalResult, err = train.Evaluate(ctx, s.base.Model, samples, evalTokens, told, s.adapters...)
+	case reference:
+		r.EvalResult, err = c.Reference(ctx, told)
+	default:
+		r.Divergence = new(train.Divergence)
+		r.EvalResult, *r.Divergence, err = c.With(ctx, train.Side{Model: s.base.Model, Adapters: s.adapters}, told)
+	}
+	return r, err
 }
 
 // printSides shows a comparison.

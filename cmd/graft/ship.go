@@ -76,8 +76,10 @@ type shipper struct {
 	adapters  []string
 	reference side // the adapter beside the base, or as it was trained
 	samples   []data.Sample
-	dir       string // for the files that are made, one at a time
-	doc       shipDoc
+	// comparison is with the reference; nil if nobody asks for it.
+	comparison *train.Comparison
+	dir        string // for the files that are made, one at a time
+	doc        shipDoc
 }
 
 // ship evaluates base, adapter and every merged form of the two. Files are made in a
@@ -127,6 +129,12 @@ func (a *app) ship(ctx context.Context, args []string, o *evalOptions) error {
 	}
 	if s.samples, err = held.read(base); err != nil {
 		return err
+	}
+	if !o.noKL {
+		if s.comparison, err = comparison(s.reference, s.samples); err != nil {
+			return err
+		}
+		defer s.comparison.Close()
 	}
 	if s.dir, err = os.MkdirTemp("", "graft-ship-*"); err != nil {
 		return err
@@ -179,17 +187,8 @@ func (s *shipper) row(ctx context.Context, x side, r *shipRow) (*shipRow, error)
 	reference := len(s.doc.Rows) == 1 // it is the second row
 	told := func(done int) { s.progress("%s: %d of %d", x.name, done, len(s.samples)) }
 	var err error
-	r.Name = x.name
-	if r.EvalResult, err = train.Evaluate(ctx, x.base.Model, s.samples, evalTokens, told, x.adapters...); err != nil {
+	if r.sideResult, err = x.evaluate(ctx, s.samples, s.comparison, reference, told); err != nil {
 		return nil, err
-	}
-	if !reference && !s.o.noKL {
-		d, err := train.Compare(ctx, train.Side{Model: s.reference.base.Model, Adapters: s.reference.adapters},
-			train.Side{Model: x.base.Model, Adapters: x.adapters}, s.samples, evalTokens, told)
-		if err != nil {
-			return nil, err
-		}
-		r.Divergence = &d
 	}
 	s.doc.Rows = append(s.doc.Rows, r)
 	if n := len(s.doc.Rows); n > 2 {
