@@ -113,6 +113,9 @@ func chooseTargets(matrices, targets, exclude []string) ([]string, error) {
 	}
 	for _, list := range [][]string{targets, exclude} {
 		for _, w := range list {
+			if !used[w] && (w == "lm_head" || w == "output") {
+				return nil, fmt.Errorf("train: target %q is no matrix of this model: its head is its embedding, embed_tokens", w)
+			}
 			if !used[w] {
 				return nil, fmt.Errorf("train: target %q is no matrix of this model: its modules are %s", w, strings.Join(moduleNames(matrices), ", "))
 			}

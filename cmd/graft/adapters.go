@@ -125,6 +125,7 @@ type adapterInfo struct {
 	Licence      string            `json:"licence,omitempty"`
 	BaseDigest   string            `json:"base_sha256,omitempty"` // what it records of its base
 	Trained      *bool             `json:"trained_on_base,omitempty"`
+	Invocation   []uint32          `json:"invocation,omitempty"` // tokens from which on it acts
 	Review       *merge.Review     `json:"review"`
 	PairCount    int               `json:"pair_count"`
 	Pairs        []pairInfo        `json:"pairs"`
@@ -157,7 +158,7 @@ func (a *app) inspectAdapter(path string, o inspectOptions) error {
 	if info.Licence, err = adapter.Licence(path); err != nil {
 		return err
 	}
-	info.BaseDigest = ad.Meta[adapter.MetaBaseFiles]
+	info.BaseDigest, info.Invocation = ad.Meta[adapter.MetaBaseFiles], ad.Invocation
 	var base *arch.Model
 	if o.base != "" {
 		if base, err = arch.Open(o.base, arch.Options{NoVocab: true}); err != nil {
@@ -191,7 +192,7 @@ func (a *app) inspectAdapter(path string, o inspectOptions) error {
 	a.result("%s: %s adapter, %s", path, info.Format, plural(info.PairCount, "pair"))
 	rows := [][]string{}
 	for _, f := range []fact{{"architecture", info.Architecture}, {"base", info.Base}, {"type", info.Type}, {"parameters", count(info.Parameters)},
-		{"licence", info.Licence}, {"base sha256", info.BaseDigest}} {
+		{"licence", info.Licence}, {"base sha256", info.BaseDigest}, {"acts from tokens", strings.Trim(fmt.Sprint(info.Invocation), "[]")}} {
 		if f.Value != "" {
 			rows = append(rows, []string{f.Key, f.Value})
 		}
