@@ -18,7 +18,7 @@ for x, probs in zip(logits, theirs):
     p = np.zeros(len(x))
     for token, value in probs.items():
         p[int(token)] = value
-    assert abs(p.sum() - 1) < 1e-3, p.sum()
+    assert abs(p.sum() - 1) < 2e-3, p.sum()  # llama.cpp adds up 262,144 of them in float32
     some = p > 0
     kls.append(float((p[some] * (np.log(p[some]) - ours[some])).sum()))
     top += int(p.argmax() == ours.argmax())

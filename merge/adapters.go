@@ -17,13 +17,48 @@ type Weighted struct {
 	Factor float32
 }
 
+// Join resolves the adapters against base and gives what a merge is made of: the base with the
+// rows of tokens that adapters bring (base itself where none does), and the changes of its
+// matrices. The adapters' memory is shared, not copied.
+func Join(base *arch.Model, adapters []Weighted) (*arch.Model, Deltas, error) {
+	m := base
+	var plain []Weighted
+	for _, a := range adapters {
+		if err := a.Resolve(base); err != nil {
+			return nil, nil, err
+		}
+		if a.Tokens != nil {
+			switch {
+			case a.Factor != 1:
+				return nil, nil, format.Unsupported("%s has rows of tokens, which are used as they are: its factor is 1, not %v", a.Path, a.Factor)
+			case m != base:
+				return nil, nil, format.Unsupported("two adapters have rows of tokens (%s is the second): merge one, and train the other for what comes of that", a.Path)
+			}
+			var err error
+			if m, err = base.WithTokens(a.ModelTokens()); err != nil {
+				return nil, nil, fmt.Errorf("adapter %s: %w", a.Path, err)
+			}
+			pairs := *a.Adapter
+			pairs.Tokens = nil
+			a.Adapter = &pairs
+		}
+		plain = append(plain, a)
+	}
+	ds, err := NewDeltas(m, plain)
+	return m, ds, err
+}
+
 // NewDeltas resolves the adapters against base and gathers what they do to each of
-// its tensors. The adapters' matrices are shared, not copied.
+// its tensors. The adapters' matrices are shared, not copied. Rows of tokens are no such
+// change, see [Join].
 func NewDeltas(base *arch.Model, adapters []Weighted) (ds Deltas, err error) {
 	terms := map[string][]Term{}
 	for _, a := range adapters {
 		if len(a.Invocation) > 0 {
 			return nil, format.Unsupported("merging %s, which acts from an invocation on: merged it would act on all of a text; run it beside its base", a.Path)
+		}
+		if a.Tokens != nil {
+			return nil, format.Unsupported("%s has rows of tokens beside its changes of matrices", a.Path)
 		}
 		if err := a.Resolve(base); err != nil {
 			return nil, err

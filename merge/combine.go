@@ -109,8 +109,18 @@ func Combine(ctx context.Context, adapters []Weighted, o CombineOptions) (*adapt
 	terms := map[string][]Term{}
 	pairs := map[string]*adapter.Pair{}
 	var order []string
+	var tokens *adapter.Tokens
 	rank := 0
 	for i, a := range adapters {
+		switch {
+		case a.Tokens == nil:
+		case a.Factor != 1:
+			return nil, format.Unsupported("%s has rows of tokens, which are used as they are: its factor is 1, not %v", a.Path, a.Factor)
+		case tokens != nil:
+			return nil, format.Unsupported("combining several adapters with rows of tokens (%s is the second): merge one into the base first", a.Path)
+		default:
+			tokens = a.Tokens
+		}
 		if len(a.Invocation) > 0 {
 			return nil, format.Unsupported("combining %s, which acts from an invocation on", a.Path)
 		}
@@ -133,7 +143,7 @@ func Combine(ctx context.Context, adapters []Weighted, o CombineOptions) (*adapt
 		}
 	}
 	out := *first.Adapter
-	out.Pairs, out.Meta, out.Name = nil, nil, "combined"
+	out.Pairs, out.Meta, out.Name, out.Tokens = nil, nil, "combined", tokens
 	for _, k := range order {
 		ts := terms[k]
 		for _, t := range ts[1:] {

@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -26,7 +27,7 @@ type PairDiff struct {
 	// Effective is how many directions the difference uses: e to the entropy of its
 	// singular values' shares of the squared norm.
 	Effective float64 `json:"effective_rank_of_difference"`
-	Status    string  `json:"status"` // "same", "differs", "only in A", "only in B"
+	Status    string  `json:"status"` // "same", "differs", "only in A", "only in B"; of rows "other tokens"
 }
 
 // sameChange is the relative difference up to which two changes are the same: rounding of
@@ -73,7 +74,69 @@ func DiffAdapters(a, b *adapter.Adapter) ([]*PairDiff, error) {
 		}
 		list = append(list, d)
 	}
-	return list, nil
+	return append(list, diffRows(a.Tokens, b.Tokens)...), nil
+}
+
+// diffRows compares rows of tokens, by matrix, where both have the same tokens.
+func diffRows(a, b *adapter.Tokens) (list []*PairDiff) {
+	rows := func(t *adapter.Tokens) map[string]*adapter.TokenRows {
+		all := map[string]*adapter.TokenRows{}
+		if t != nil {
+			for i := range t.Rows {
+				r := &t.Rows[i]
+				all[cmp.Or(r.Target, r.Module)] = r
+			}
+		}
+		return all
+	}
+	x, y := rows(a), rows(b)
+	names := slices.Collect(maps.Keys(x))
+	for n := range y {
+		if x[n] == nil {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		d := &PairDiff{Name: n + ", rows of tokens", Status: "other tokens"}
+		p, q := x[n], y[n]
+		if p != nil {
+			d.NormA, _ = EffectiveRank(wide(p.Rows.Data))
+		}
+		if q != nil {
+			d.NormB, _ = EffectiveRank(wide(q.Rows.Data))
+		}
+		switch {
+		case q == nil:
+			d.Status, d.Norm = "only in A", d.NormA
+		case p == nil:
+			d.Status, d.Norm = "only in B", d.NormB
+		case slices.Equal(p.IDs, q.IDs) && len(p.Rows.Data) == len(q.Rows.Data):
+			u, v := wide(p.Rows.Data), wide(q.Rows.Data)
+			var dot float64
+			for i := range u {
+				dot += float64(u[i] * v[i])
+				u[i] -= v[i]
+			}
+			if d.NormA > 0 && d.NormB > 0 {
+				d.Cosine = max(-1, min(1, dot/(d.NormA*d.NormB)))
+			}
+			d.Norm, _ = EffectiveRank(u)
+			if d.Status = "differs"; d.Norm <= sameChange*max(d.NormA, d.NormB) {
+				d.Status = "same"
+			}
+		}
+		list = append(list, d)
+	}
+	return list
+}
+
+func wide(x []float32) []float64 {
+	y := make([]float64, len(x))
+	for i, v := range x {
+		y[i] = float64(v)
+	}
+	return y
 }
 
 func diffPair(name string, a, b *adapter.Pair) (*PairDiff, error) {

@@ -29,7 +29,7 @@
 // of [format.Run] and what NewPlan says.
 //
 //	base, err := arch.Open("base-q4_0.gguf", arch.Options{})
-//	deltas, err := merge.NewDeltas(base, []merge.Weighted{{Adapter: lesson, Factor: 1}})
+//	base, deltas, err := merge.Join(base, []merge.Weighted{{Adapter: lesson, Factor: 1}})
 //	plan, report, err := merge.NewPlan(base, deltas, merge.Options{Method: "fit", Moments: moments})
 //	// … gguf.Create, format.Run …
 //	report.Finish()

@@ -60,7 +60,7 @@ func Apply(base *arch.Model, ds Deltas) (*arch.Model, error) {
 			views[i] = &w
 		}
 	}
-	return arch.NewModel(base.Path, base.Meta, views), nil
+	return base.With(views), nil
 }
 
 // NewPlan plans base with the deltas merged into it, every tensor in its own type
@@ -99,6 +99,9 @@ func NewPlan(base *arch.Model, ds Deltas, opt Options) (*format.Plan, *Report, e
 			return nil, nil, err
 		}
 		o.Why = "copied"
+		if v.Why != "" {
+			o.Why = "copied, but for " + v.Why
+		}
 		if d != nil {
 			if err := mergeOutput(o, v, d, m, opt, ready, report); err != nil {
 				return nil, nil, fmt.Errorf("tensor %s: %w", v.Name, err)

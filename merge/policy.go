@@ -113,6 +113,17 @@ func (p *Policy) Check(a *adapter.Adapter, base *arch.Model) (broken []string, e
 			}
 		}
 	}
+	if a.Tokens != nil {
+		for _, r := range a.Tokens.Rows {
+			for _, pattern := range p.ForbidTargets {
+				x, _ := path.Match(pattern, r.Target)
+				y, _ := path.Match(pattern, r.Module)
+				if x || y {
+					bad("forbid_targets: it has rows of %d tokens of %s", len(r.IDs), r.Module)
+				}
+			}
+		}
+	}
 	if p.MaxNorm > 0 {
 		norms, err := p.norms(a, base)
 		if err != nil {

@@ -11,7 +11,8 @@ import (
 	"github.com/graft-lora/graft/train/model"
 )
 
-// LoadAdapter reads an adapter of any format that fits the base.
+// LoadAdapter reads an adapter of any format that fits the base. One that brings tokens
+// which the base lacks makes it the base with those: load it before texts are tokenized.
 func (b *Base) LoadAdapter(path string) (*model.Adapter, error) {
 	a, err := adapter.Open(path)
 	if err != nil {
@@ -19,6 +20,11 @@ func (b *Base) LoadAdapter(path string) (*model.Adapter, error) {
 	}
 	if err := a.Resolve(b.Source); err != nil {
 		return nil, err
+	}
+	if a.Tokens != nil {
+		if err := b.addTokens(a.Tokens.Added, a.Tokens.Init); err != nil {
+			return nil, err
+		}
 	}
 	return ModelAdapter(a)
 }
@@ -56,6 +62,12 @@ func ModelAdapter(a *adapter.Adapter) (*model.Adapter, error) {
 	for _, id := range a.Invocation {
 		m.Invocation = append(m.Invocation, int32(id))
 	}
+	if a.Tokens != nil {
+		m.Rows = map[string]*model.Rows{}
+		for _, r := range a.Tokens.Rows {
+			m.Rows[r.Target] = &model.Rows{IDs: r.IDs, Data: matOf(r.Rows)}
+		}
+	}
 	return m, nil
 }
 
@@ -74,8 +86,8 @@ func (l *lora) file(name string, b *Base) (*adapter.Adapter, error) {
 	for _, id := range l.adapter.Invocation {
 		a.Invocation = append(a.Invocation, uint32(id))
 	}
-	a.Base = b.name()
-	return a, a.Resolve(b.Source)
+	a.Base, a.Tokens = b.name(), l.fileTokens(b)
+	return a, a.Resolve(b.original)
 }
 
 // name is what the base calls itself.

@@ -29,6 +29,11 @@ type Base struct {
 	// TemplateSource is the text of Template.
 	TemplateSource string
 
+	original *arch.Model // as the files have it; Source may have more tokens
+	added    []arch.AddedToken
+	init     string // how their rows begin
+	options  model.Options
+
 	stops []int32 // tokens that end a generation, where the tokenizer does not say it
 }
 
@@ -43,7 +48,7 @@ func OpenHeld(path, how string, opt model.Options) (*Base, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Base{Path: path, Source: src}
+	b := &Base{Path: path, Source: src, original: src, options: opt}
 	if err := hold(src, how); err != nil {
 		b.Close()
 		return nil, err
@@ -110,7 +115,7 @@ func (b *Base) Close() error {
 	if b.Model != nil {
 		err = b.Model.Close()
 	}
-	return errors.Join(err, b.Source.Close())
+	return errors.Join(err, b.original.Close())
 }
 
 // FileDigest is a file of a run with the digest of its bytes.

@@ -137,7 +137,8 @@ type AdapterConfig struct {
 	// the embedding and the head), a module as Hugging Face or GGUF calls it
 	// (q_proj, attn_q), or a pattern with * and ? over the whole name
 	// (blk.1?.ffn_*, *.layers.3.mlp.*), or re: and a regular expression for all of it.
-	// experts are all stacks of experts, which all-linear leaves out.
+	// experts are all stacks of experts, which all-linear leaves out; none is no matrix, for
+	// rows of tokens alone.
 	Targets []string `json:"targets" yaml:"targets,flow"`
 	Exclude []string `json:"exclude,omitempty" yaml:"exclude,omitempty,flow"` // taken out again, in the same words
 	// Layers are those whose matrices are changed, "8-23,30"; empty: all. The embedding
@@ -156,6 +157,13 @@ type AdapterConfig struct {
 	// From is an adapter to begin with, in place of a new one; its rank, scale, kind and
 	// matrices are kept, and the settings of these have no effect.
 	From string `json:"from,omitempty" yaml:"from,omitempty"`
+	// NewTokens are added to the base's tokenizer, and their rows of the embedding, and of a
+	// head that is not tied to it, are trained. NewTokenInit is how the rows begin: "" or
+	// mean (of all tokens' rows), words (of the pieces it is spelled with), zero.
+	NewTokens    []string `json:"new_tokens,omitempty" yaml:"new_tokens,omitempty,flow"`
+	NewTokenInit string   `json:"new_token_init,omitempty" yaml:"new_token_init,omitempty"`
+	// TrainTokens are tokens of the base whose rows are trained: by their text, or "#" and their id.
+	TrainTokens []string `json:"train_tokens,omitempty" yaml:"train_tokens,omitempty,flow"`
 	// QALoRA trains A's that are constant over the sub-blocks of each matrix's type, so that
 	// merge --method exact can put the change into minimums. It needs types with minimums:
 	// Q4_1, Q5_1, Q2_K, Q4_K, Q5_K; matrices of other types are not trained.
@@ -319,6 +327,9 @@ func (c *Config) Check() error {
 		return err
 	}
 	if _, err := optim.New(c.Optimizer, nil); err != nil {
+		return err
+	}
+	if err := c.checkTokens(); err != nil {
 		return err
 	}
 	if err := c.checkData(); err != nil {

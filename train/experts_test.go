@@ -37,7 +37,7 @@ func TestExperts(t *testing.T) {
 			defer m.Close()
 			c := DefaultConfig().Adapter
 			c.Rank, c.Targets, c.DoRA = 2, []string{"all-linear", "experts"}, dora
-			l, err := newLoRA(background, m, &c, 1, nil)
+			l, err := newLoRA(background, m, &c, 1, nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -124,7 +124,7 @@ func TestEVAExperts(t *testing.T) {
 	begun, unseen := 0, 0
 	plain := c.Adapter
 	plain.Init = ""
-	l, err := newLoRA(background, r.base.Model, &plain, c.Seed, nil)
+	l, err := newLoRA(background, r.base.Model, &plain, c.Seed, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

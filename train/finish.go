@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"time"
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/adapter"
+	"github.com/graft-lora/graft/format/convert"
 	"github.com/graft-lora/graft/internal/atomicfile"
 )
 
@@ -38,7 +40,7 @@ func (r *runner) finish(ctx context.Context) (Result, error) {
 	if err != nil {
 		return res, err
 	}
-	for _, name := range append(written, MomentsFile) {
+	for _, name := range written {
 		list, err := digestFiles(filepath.Join(r.cfg.Output, name))
 		if err != nil {
 			return res, err
@@ -100,5 +102,34 @@ func (r *runner) writeAdapter() ([]string, error) {
 		}
 		files = append(files, GGUFFile)
 	}
-	return append(files, "adapter_config.json", "adapter_model.safetensors"), adapter.WritePEFT(r.cfg.Output, a, opt)
+	beside, err := r.tokenizerFiles()
+	if err != nil {
+		return nil, err
+	}
+	opt.Beside = beside
+	files = append(files, "adapter_config.json", "adapter_model.safetensors")
+	for _, f := range beside {
+		files = append(files, f.Name)
+	}
+	if _, err := os.Stat(filepath.Join(r.cfg.Output, MomentsFile)); err == nil { // of tokens or experts alone there is none
+		files = append(files, MomentsFile)
+	}
+	return files, adapter.WritePEFT(r.cfg.Output, a, opt)
+}
+
+// tokenizerFiles are the base's tokenizer with the tokens that the adapter adds to it; none if it
+// adds none.
+func (r *runner) tokenizerFiles() ([]adapter.File, error) {
+	if len(r.base.added) == 0 {
+		return nil, nil
+	}
+	files, err := convert.TokenizerFiles(r.base.Source)
+	if err != nil {
+		return nil, err
+	}
+	var list []adapter.File
+	for _, f := range files {
+		list = append(list, adapter.File(f))
+	}
+	return list, nil
 }

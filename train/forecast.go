@@ -199,6 +199,9 @@ func (r *runner) rehearse(ctx context.Context) (pace, error) {
 // ranks are those of the adapter, by matrix.
 func (r *runner) ranks() map[string]int {
 	ranks := map[string]int{}
+	for _, n := range r.lora.rowNames {
+		ranks[n] = 0
+	}
 	for _, n := range r.lora.names {
 		ranks[n] = r.lora.adapter.Pairs[n].Rank()
 		if f := r.lora.adapter.Fixed[n]; f != nil {

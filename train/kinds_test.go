@@ -52,6 +52,12 @@ var kinds = []struct {
 	{"experts, dora", "qwen3moe", func(c *Config) { c.Adapter.Targets, c.Adapter.DoRA = mixed, true }},
 	{"experts, pissa", "qwen3moe", func(c *Config) { c.Adapter.Targets, c.Adapter.Init = mixed, "pissa" }},
 	{"experts, eva", "mixtral", func(c *Config) { c.Adapter.Targets, c.Adapter.Init, c.Adapter.EVARho = mixed, "eva", 2 }},
+	{"tokens", "", func(c *Config) {
+		c.Adapter.NewTokens, c.Adapter.TrainTokens = []string{" It is", "<|never|>"}, []string{"<|im_end|>", "#7"}
+	}},
+	{"tokens alone", "llama", func(c *Config) {
+		c.Adapter.Targets, c.Adapter.NewTokens, c.Adapter.NewTokenInit = []string{NoTargets}, []string{" It is"}, "words"
+	}},
 }
 
 var ends, mixed = []string{"all-linear", "embed_tokens", "lm_head"}, []string{"all-linear", "experts"}
@@ -193,7 +199,7 @@ func TestPiSSA(t *testing.T) {
 	defer base.Close()
 	c := DefaultConfig().Adapter
 	c.Init, c.Targets, c.Rank, c.Float32 = "pissa", []string{"blk.0.attn_q"}, 8, true
-	l, err := newLoRA(context.Background(), base.Model, &c, 1, nil)
+	l, err := newLoRA(context.Background(), base.Model, &c, 1, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,20 +17,21 @@ import (
 // lora is the adapter under training: what the model computes with, the float32
 // masters behind it, and the gradients.
 type lora struct {
-	names   []string // of the matrices and stacks, in the model's order
-	left    []string // matrices that were meant but cannot be trained to be merged
-	note    string   // how it begins, where that needs a word
-	adapter *model.Adapter
-	grads   model.Grads
-	params  []optim.Param // A, B and perhaps the magnitude of each matrix; Value is the master
-	used    [][]float32   // what the model computes with of each of params, in float16's numbers; nil: the master itself
-	total   int64         // trained numbers
-	groups  []int         // of each matrix, over which A is constant; nil for an ordinary adapter
+	names    []string // of the matrices and stacks, in the model's order
+	rowNames []string // of the matrices with rows of tokens
+	left     []string // matrices that were meant but cannot be trained to be merged
+	note     string   // how it begins, where that needs a word
+	adapter  *model.Adapter
+	grads    model.Grads
+	params   []optim.Param // A, B and perhaps the magnitude of each matrix; Value is the master
+	used     [][]float32   // what the model computes with of each of params, in float16's numbers; nil: the master itself
+	total    int64         // trained numbers
+	groups   []int         // of each matrix, over which A is constant; nil for an ordinary adapter
 }
 
 // newLoRA begins a new adapter on the matrices that c chooses, with the numbers that
-// c.Init says. samples are those to be trained on.
-func newLoRA(ctx context.Context, m *model.Model, c *AdapterConfig, seed uint64, samples []data.Sample) (*lora, error) {
+// c.Init says, and with rows of tokens, which may be nil. samples are those to be trained on.
+func newLoRA(ctx context.Context, m *model.Model, c *AdapterConfig, seed uint64, samples []data.Sample, rows map[string]*model.Rows) (*lora, error) {
 	chosen, err := chooseMatrices(m, c)
 	var left []string
 	if err == nil && c.MergeAware {
@@ -64,6 +65,7 @@ func newLoRA(ctx context.Context, m *model.Model, c *AdapterConfig, seed uint64,
 	if err != nil {
 		return nil, err
 	}
+	ad.Rows = rows
 	l, err := wrapLoRA(m, ad, c, seed)
 	if err != nil {
 		return nil, err
@@ -117,6 +119,9 @@ func wrapLoRA(m *model.Model, ad *model.Adapter, c *AdapterConfig, seed uint64) 
 			l.names = append(l.names, name)
 		}
 	}
+	if err := l.addRows(m, ad, c.Float32); err != nil {
+		return nil, err
+	}
 	if len(l.names) != len(ad.Pairs) {
 		for name := range ad.Pairs {
 			if _, _, n := dimsOf(m, name); n == 0 {
@@ -148,6 +153,7 @@ func wrapLoRA(m *model.Model, ad *model.Adapter, c *AdapterConfig, seed uint64) 
 			l.used = append(l.used, nil)
 		}
 	}
+	l.rowParams(ad, c.Float32)
 	if c.MergeAware {
 		if err := l.mergeAware(m, seed); err != nil {
 			return nil, err
@@ -186,7 +192,7 @@ func (l *lora) sync() {
 }
 
 // dora says whether magnitudes are trained.
-func (l *lora) dora() bool { return l.adapter.Pairs[l.names[0]].Magnitude != nil }
+func (l *lora) dora() bool { return len(l.names) > 0 && l.adapter.Pairs[l.names[0]].Magnitude != nil }
 
 // roundHalf rounds src to float16 numbers.
 func roundHalf(dst, src []float32) {

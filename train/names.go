@@ -20,6 +20,7 @@ var aliases = map[string]string{
 	"use_rslora": "adapter.rslora", "peft_use_rslora": "adapter.rslora", "use_dora": "adapter.dora", "peft_use_dora": "adapter.dora",
 	"rank_pattern": "adapter.rank_pattern", "alpha_pattern": "adapter.alpha_pattern", "layers_to_transform": "adapter.layers",
 	"peft_layers_to_transform": "adapter.layers", "init_lora_weights": "adapter.init", "peft_init_lora_weights": "adapter.init",
+	"tokens": "adapter.new_tokens", "trainable_token_indices": "adapter.train_tokens",
 	"invocation_string": "adapter.invocation", "lora_model_dir": "adapter.from",
 	"micro_batch_size": "batch", "per_device_train_batch_size": "batch", "gradient_accumulation_steps": "accumulate",
 	"num_epochs": "epochs", "num_train_epochs": "epochs", "max_steps": "steps",
@@ -172,6 +173,15 @@ func translate(key string, value *yaml.Node, four string) (string, *yaml.Node, b
 			err = errors.New("test_datasets must be one file with its path")
 		}
 		return "held_out", list, false, err
+	case key == "adapter.train_tokens" && value.Kind == yaml.SequenceNode: // PEFT's are numbers
+		list := &yaml.Node{Kind: yaml.SequenceNode, Line: value.Line}
+		for _, n := range value.Content {
+			if n.Tag == "!!int" {
+				n = text(byNumber + n.Value)
+			}
+			list.Content = append(list.Content, n)
+		}
+		return key, list, false, nil
 	case key == "adapter.targets" && scalar:
 		if strings.ContainsAny(value.Value, `\()|+^$`) {
 			value = text(isRegexp + value.Value)

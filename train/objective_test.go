@@ -82,7 +82,7 @@ func TestObjectiveSlopes(t *testing.T) {
 			c := DefaultConfig()
 			c.Batch, c.Context, c.Adapter.Rank, c.Adapter.Float32, c.Adapter.Dropout = 1, 100, 2, true, 0
 			c.Adapter.Targets = []string{"blk.1.*"}
-			l, err := newLoRA(background, base.Model, &c.Adapter, 1, nil)
+			l, err := newLoRA(background, base.Model, &c.Adapter, 1, nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

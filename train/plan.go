@@ -9,13 +9,14 @@ import (
 
 // Plan is what a run is going to do, and what it needs.
 type Plan struct {
-	Architecture string     `json:"architecture"`
-	Objective    string     `json:"objective"`
-	Teacher      string     `json:"teacher,omitempty"` // that it also learns from
-	Weights      int64      `json:"weights"`           // of the base
-	Parameters   int64      `json:"parameters"`        // trained numbers
-	Matrices     int        `json:"matrices"`          // that the adapter changes
-	Data         data.Stats `json:"data"`
+	Architecture string         `json:"architecture"`
+	Objective    string         `json:"objective"`
+	Teacher      string         `json:"teacher,omitempty"`      // that it also learns from
+	Weights      int64          `json:"weights"`                // of the base
+	Parameters   int64          `json:"parameters"`             // trained numbers
+	Matrices     int            `json:"matrices"`               // that the adapter changes
+	TrainedRows  []TrainedToken `json:"trained_rows,omitempty"` // tokens whose rows are trained
+	Data         data.Stats     `json:"data"`
 	// Datasets are the files, where they are several.
 	Datasets    []DatasetStats `json:"datasets,omitempty"`
 	Notes       []string       `json:"notes,omitempty"` // what is cut off or left out
@@ -87,7 +88,7 @@ func MakePlan(ctx context.Context, c Config) (Plan, error) {
 	if err := r.ready(ctx); err != nil {
 		return Plan{}, err
 	}
-	p := Plan{Architecture: r.base.Source.Arch, Objective: r.objective.Objective.Name, Parameters: r.lora.count(), Matrices: len(r.lora.names),
+	p := Plan{Architecture: r.base.Source.Arch, Objective: r.objective.Objective.Name, Parameters: r.lora.count(), Matrices: len(r.lora.names), TrainedRows: r.tokens(),
 		Data: r.stats, Datasets: r.several(), Notes: append(c.notes[:len(c.notes):len(c.notes)], r.notes...), TrainOn: r.perEpoch, HeldOut: r.heldAll, Steps: r.steps, LR: r.lr(), SuggestedLR: r.base.SuggestLR()}
 	p.Weights = r.base.weights()
 	var trained int64

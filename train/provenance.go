@@ -14,7 +14,7 @@ import (
 // its tensors, tokenizer, template, data, settings, seed and version. It is a function of
 // the inputs and the settings, as the adapter is.
 func (r *runner) provenance() (map[string]string, error) {
-	identity, err := adapter.BaseIdentity(r.base.Source, r.lora.names, r.cfg.Threads)
+	identity, err := adapter.BaseIdentity(r.base.original, append(r.lora.rowNames, r.lora.names...), r.cfg.Threads)
 	if err != nil {
 		return nil, err
 	}

@@ -29,9 +29,10 @@ type Record struct {
 	HeldOut      int                     `json:"held_out_sequences"`
 	Evaluated    int                     `json:"evaluated_sequences"` // of those held out
 
-	Architecture string   `json:"architecture"`
-	Matrices     []string `json:"matrices"` // that the adapter changes
-	Result       Result   `json:"result"`
+	Architecture string         `json:"architecture"`
+	Matrices     []string       `json:"matrices"`               // that the adapter changes
+	TrainedRows  []TrainedToken `json:"trained_rows,omitempty"` // tokens whose rows are trained
+	Result       Result         `json:"result"`
 }
 
 // Version is graft's version as Go's build information has it.
@@ -55,6 +56,6 @@ func (r *runner) record(res Result) Record {
 		Config: r.cfg, Schedule: r.schedule, LR: r.lr(), Inputs: r.inputs,
 		Tokenizer: tokenizerDigest(r.base.Tokenizer), ChatTemplate: r.base.TemplateSource,
 		Samples: r.samples, Data: r.stats, Datasets: r.several(), TrainOn: len(r.train), HeldOut: r.heldAll, Evaluated: len(r.held),
-		Architecture: r.base.Source.Arch, Matrices: r.lora.names, Result: res,
+		Architecture: r.base.Source.Arch, Matrices: r.lora.names, TrainedRows: r.tokens(), Result: res,
 	}
 }

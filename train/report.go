@@ -100,7 +100,7 @@ func (r *runner) report(lines []LogLine) *htmlreport.Page {
 	if len(pace.y) > 0 {
 		fact("tokens a second", fmt.Sprintf("%.0f", pace.y[len(pace.y)-1]), true)
 	}
-	fact("trained numbers", fmt.Sprintf("%d in %d matrices", r.lora.total, len(r.lora.names)), false)
+	fact("trained numbers", fmt.Sprintf("%d in %d matrices%s", r.lora.total, len(r.lora.names), r.tokensText()), false)
 	fact("sequences", fmt.Sprintf("%d to train on, %d held out", len(r.train), r.heldAll), false)
 	fact("tokens so far", fmt.Sprintf("%d, of which %d trained", r.state.Tokens, r.state.Trained), false)
 	if b := r.state.Best; b != nil {

@@ -95,7 +95,7 @@ func outcomeOf(t *testing.T, dir string) (o outcome) {
 	for _, name := range []string{GGUFFile, "adapter_model.safetensors", "adapter_config.json"} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if name == GGUFFile && errors.Is(err, fs.ErrNotExist) {
-			continue // DoRA
+			continue // DoRA, rows of tokens
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -169,6 +169,9 @@ func open(c Config, progress func(Progress)) (*runner, error) {
 		err = base.checkSpecial(c.special)
 	}
 	if err == nil {
+		err = base.UseTokens(&c.Adapter)
+	}
+	if err == nil {
 		err = r.read()
 	}
 	if err == nil && c.RouterLoss > 0 && base.Model.MoE.Experts == 0 {
@@ -362,6 +365,11 @@ func (r *runner) startFrom(path string) (err error) {
 	if err != nil {
 		return err
 	}
+	if a.Rows == nil {
+		if a.Rows, err = r.startRows(); err != nil {
+			return err
+		}
+	}
 	r.lora, err = wrapLoRA(r.base.Model, a, &r.cfg.Adapter, r.cfg.Seed)
 	return err
 }
@@ -432,7 +440,11 @@ func (r *runner) ready(ctx context.Context) (err error) {
 				r.told(Progress{Phase: "reading", Note: note})
 			}
 		}
-		if r.lora, err = newLoRA(ctx, r.base.Model, &ac, c.Seed, r.train); err != nil {
+		rows, err := r.startRows()
+		if err != nil {
+			return err
+		}
+		if r.lora, err = newLoRA(ctx, r.base.Model, &ac, c.Seed, r.train, rows); err != nil {
 			return err
 		}
 		if r.lora.note != "" {
@@ -500,8 +512,8 @@ func (r *runner) plan() string {
 			trained += s.Rejected.Trained()
 		}
 	}
-	text := fmt.Sprintf("%d numbers are trained in %d matrices; %d sequences of %d tokens, of which %d are trained; %d steps of %d sequences",
-		r.lora.count(), len(r.lora.names), len(r.train), tokens, trained, r.steps, r.cfg.Batch*r.cfg.Accumulate) + r.lora.leftOut()
+	text := fmt.Sprintf("%d numbers are trained in %d matrices%s; %d sequences of %d tokens, of which %d are trained; %d steps of %d sequences",
+		r.lora.count(), len(r.lora.names), r.tokensText(), len(r.train), tokens, trained, r.steps, r.cfg.Batch*r.cfg.Accumulate) + r.lora.leftOut()
 	if r.heldAll > 0 {
 		text += fmt.Sprintf("; %d held out, %d of them evaluated", r.heldAll, len(r.held))
 	}

@@ -13,6 +13,9 @@ import (
 
 // chooseMatrices gives the matrices and stacks that c means, in the model's order.
 func chooseMatrices(m *model.Model, c *AdapterConfig) ([]string, error) {
+	if c.none() {
+		return nil, nil
+	}
 	all := append(m.Matrices(), m.Stacks()...)
 	chosen, err := chooseTargets(all, c.Targets, c.Exclude)
 	if err != nil || c.Layers == "" {

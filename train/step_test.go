@@ -31,7 +31,7 @@ func TestDivision(t *testing.T) {
 		base := openSprig(t, "sprig-q4_k_m.gguf", model.Options{Threads: 1})
 		c := DefaultConfig()
 		c.Batch, c.Context, c.Adapter.Rank, c.Adapter.Dropout, c.NEFTune = batch, context, 2, 0.1, 5
-		l, err := newLoRA(background, base.Model, &c.Adapter, 1, nil)
+		l, err := newLoRA(background, base.Model, &c.Adapter, 1, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +148,7 @@ func TestRatio(t *testing.T) {
 	base := openSprig(t, "sprig-q4_k_m.gguf", model.Options{Threads: 1})
 	c := DefaultConfig()
 	c.Adapter.Targets, c.Context = []string{"v_proj"}, 16
-	l, err := newLoRA(background, base.Model, &c.Adapter, 1, nil)
+	l, err := newLoRA(background, base.Model, &c.Adapter, 1, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,7 +57,7 @@ func TestEveryType(t *testing.T) {
 		defer x.Close()
 		c := DefaultConfig().Adapter
 		c.Rank, c.Targets, c.Float32 = 2, []string{"all-linear"}, true
-		l, err := newLoRA(background, x, &c, 1, nil)
+		l, err := newLoRA(background, x, &c, 1, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

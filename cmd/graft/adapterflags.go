@@ -21,9 +21,32 @@ func addAdapterFlags(f *pflag.FlagSet, c *train.Config) {
 	f.StringVar(&a.Layers, "layers", a.Layers, "layers whose matrices are changed: 8-23,30 (all)")
 	f.Var(&patterns[int]{&a.RankPattern, strconv.Atoi}, "rank-pattern", "PATTERN=R: another rank for some matrices; may be repeated")
 	f.Var(&patterns[float64]{&a.AlphaPattern, func(s string) (float64, error) { return strconv.ParseFloat(s, 64) }}, "alpha-pattern", "PATTERN=A: another alpha for some matrices; may be repeated")
+	f.Var(&tokens{&a.NewTokens}, "new-tokens", "tokens to add to the tokenizer, whose rows are trained: by comma, or @FILE with one a line")
+	f.StringVar(&a.NewTokenInit, "new-token-init", a.NewTokenInit, "how their rows begin: mean (of all rows; the default), words (of the pieces they are spelled with), zero")
+	f.Var(&tokens{&a.TrainTokens}, "train-tokens", "tokens of the base whose rows are trained too: texts or #ID by comma, or @FILE")
 	f.StringVar(&a.Invocation, "invocation", a.Invocation, "text from whose last occurrence on the adapter acts (aLoRA)")
 	f.Float64Var(&c.RouterLoss, "router-loss", c.RouterLoss, "of mixtures: weight of the loss that keeps experts evenly used (0.001 is usual)")
 }
+
+// tokens is a flag with a list of tokens.
+type tokens struct{ to *[]string }
+
+func (t *tokens) Set(s string) (err error) {
+	*t.to, err = train.ParseTokens(s)
+	return err
+}
+
+func (t *tokens) String() string {
+	if t.to == nil {
+		return ""
+	}
+	if slices.ContainsFunc(*t.to, func(s string) bool { return strings.ContainsAny(s, ",@") }) {
+		return strings.Join(*t.to, "\n") + "\n"
+	}
+	return strings.Join(*t.to, ",")
+}
+
+func (t *tokens) Type() string { return "TOKENS" }
 
 // patterns is a flag PATTERN=VALUE that adds to a map.
 type patterns[T any] struct {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -129,7 +131,63 @@ type adapterInfo struct {
 	Review       *merge.Review     `json:"review"`
 	PairCount    int               `json:"pair_count"`
 	Pairs        []pairInfo        `json:"pairs"`
+	Tokens       []tokenInfo       `json:"tokens,omitempty"`
 	Metadata     map[string]string `json:"metadata,omitempty"`
+}
+
+// tokenInfo describes a token that an adapter has rows for.
+type tokenInfo struct {
+	ID    int32     `json:"id"`
+	Token string    `json:"token,omitempty"` // where the adapter says it
+	New   bool      `json:"new,omitempty"`   // the base does not have it
+	Norms []float64 `json:"norms"`           // of its rows: embedding, and head if it is not tied
+}
+
+// tokenInfos describes the rows of tokens.
+func tokenInfos(t *adapter.Tokens, resolved bool) (list []tokenInfo) {
+	if t == nil {
+		return nil
+	}
+	for _, id := range t.IDs() {
+		info := tokenInfo{ID: id, Token: t.Name(id)}
+		info.New = resolved && slices.ContainsFunc(t.Added, func(a arch.AddedToken) bool { return a.ID == int(id) })
+		for _, r := range t.Rows {
+			if i, ok := slices.BinarySearch(r.IDs, id); ok {
+				var sum float64
+				for _, x := range r.Rows.Row(i) {
+					sum += float64(float64(x) * float64(x))
+				}
+				info.Norms = append(info.Norms, math.Sqrt(sum))
+			}
+		}
+		list = append(list, info)
+	}
+	return list
+}
+
+// printTokens lists the rows of tokens, of many the first.
+func (a *app) printTokens(list []tokenInfo, all bool) {
+	if len(list) == 0 {
+		return
+	}
+	a.result("")
+	rows := [][]string{{"rows of token", "", "", "norm"}}
+	for i, t := range list {
+		if i == 20 && !all {
+			rows = append(rows, []string{fmt.Sprintf("%d more", len(list)-i), "", "", ""})
+			break
+		}
+		what := ""
+		if t.New {
+			what = "new"
+		}
+		var norms []string
+		for _, n := range t.Norms {
+			norms = append(norms, fmt.Sprintf("%.4g", n))
+		}
+		rows = append(rows, []string{fmt.Sprint(t.ID), t.Token, what, strings.Join(norms, ", ")})
+	}
+	a.table(rows)
 }
 
 // pairInfo describes a pair. Norms are those of Scale*B*A, computed from the
@@ -186,10 +244,16 @@ func (a *app) inspectAdapter(path string, o inspectOptions) error {
 		info.Pairs = append(info.Pairs, pi)
 		info.Parameters += int64(p.Rank) * int64(p.A.Cols+p.B.Rows)
 	}
+	info.Tokens = tokenInfos(ad.Tokens, base != nil)
+	info.Parameters += ad.Tokens.Parameters()
 	if a.json {
 		return a.printJSON(info)
 	}
-	a.result("%s: %s adapter, %s", path, info.Format, plural(info.PairCount, "pair"))
+	what := plural(info.PairCount, "pair")
+	if n := len(info.Tokens); n > 0 {
+		what += ", rows of " + plural(n, "token")
+	}
+	a.result("%s: %s adapter, %s", path, info.Format, what)
 	rows := [][]string{}
 	for _, f := range []fact{{"architecture", info.Architecture}, {"base", info.Base}, {"type", info.Type}, {"parameters", count(info.Parameters)},
 		{"licence", info.Licence}, {"base sha256", info.BaseDigest}, {"acts from tokens", strings.Trim(fmt.Sprint(info.Invocation), "[]")}} {
@@ -200,6 +264,7 @@ func (a *app) inspectAdapter(path string, o inspectOptions) error {
 	a.table(rows)
 	a.result("")
 	a.printPairs(info.Pairs, o.tensors)
+	a.printTokens(info.Tokens, o.tensors)
 	a.printReview(info.Review, info.Trained)
 	for k, v := range info.Metadata {
 		a.result("%s: %s", k, shortValue(v))

@@ -147,6 +147,7 @@ func (a *app) describeAdapter(path string, base *arch.Model, policy *merge.Polic
 		e.Rank = max(e.Rank, p.Rank)
 		e.Parameters += int64(p.Rank) * int64(p.A.Cols+p.B.Rows)
 	}
+	e.Parameters += ad.Tokens.Parameters()
 	if e.Licence, err = adapter.Licence(path); err != nil {
 		e.Problem = err.Error()
 	}

@@ -139,11 +139,11 @@ func withAdapter(m *arch.Model, path string) (*arch.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	deltas, err := merge.NewDeltas(m, []merge.Weighted{{Adapter: ad, Factor: 1}})
+	joined, deltas, err := merge.Join(m, []merge.Weighted{{Adapter: ad, Factor: 1}})
 	if err != nil {
 		return nil, err
 	}
-	sum, err := merge.Apply(m, deltas)
+	sum, err := merge.Apply(joined, deltas)
 	if err != nil {
 		return nil, err
 	}

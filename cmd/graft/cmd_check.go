@@ -66,7 +66,11 @@ func (a *app) checkAdapter(path, base string) error {
 	if err != nil {
 		return err
 	}
-	return a.reportFindings(path, plural(len(ad.Pairs), "pair"), findings)
+	read := plural(len(ad.Pairs), "pair")
+	if ad.Tokens != nil {
+		read += " and rows of " + plural(len(ad.Tokens.IDs()), "token")
+	}
+	return a.reportFindings(path, read, findings)
 }
 
 func (a *app) reportFindings(path, read string, findings []merge.Finding) error {

@@ -127,13 +127,14 @@ func (a *app) debugLogits(path string, o *debugOptions) error {
 		return err
 	}
 	defer src.Close()
-	defer m.Close()
-	ids, err := parseIDs(o.ids, m.Vocab, false)
+	base := &train.Base{Path: path, Source: src, Model: m}
+	defer func() { base.Model.Close() }()
+	adapters, err := a.useAdapters(base, o.adapters, o.asMerged)
 	if err != nil {
 		return err
 	}
-	base := &train.Base{Path: path, Source: src, Model: m}
-	adapters, err := a.useAdapters(base, o.adapters, o.asMerged)
+	m = base.Model // with the tokens that adapters bring
+	ids, err := parseIDs(o.ids, m.Vocab, false)
 	if err != nil {
 		return err
 	}
@@ -194,6 +195,9 @@ func (a *app) debugGradients(path string, o *debugOptions) error {
 	}
 	if err := file.Resolve(src); err != nil {
 		return err
+	}
+	if file.Tokens != nil {
+		return format.Unsupported("gradients of an adapter with rows of tokens")
 	}
 	ad, err := train.ModelAdapter(file)
 	if err != nil {

@@ -115,11 +115,11 @@ func (a *app) diff(ctx context.Context, left, right string, o *diffOptions) erro
 		if err != nil {
 			return err
 		}
-		deltas, err := merge.NewDeltas(x, adapters)
+		joined, deltas, err := merge.Join(x, adapters)
 		if err != nil {
 			return err
 		}
-		sum, err := merge.Apply(x, deltas)
+		sum, err := merge.Apply(joined, deltas)
 		if err != nil {
 			return err
 		}

@@ -86,10 +86,6 @@ func (a *app) eval(ctx context.Context, path string, o *evalOptions) error {
 		return err
 	}
 	defer base.Close()
-	samples, err := o.data.read(base)
-	if err != nil {
-		return err
-	}
 	sides := []side{{"base", base, nil}}
 	if len(o.adapters) > 0 {
 		if err := a.pass(&o.gate, base.Source, o.adapters); err != nil {
@@ -100,6 +96,10 @@ func (a *app) eval(ctx context.Context, path string, o *evalOptions) error {
 			return err
 		}
 		sides = append(sides, side{"adapter", base, loaded})
+	}
+	samples, err := o.data.read(base) // after the adapters, which may bring tokens
+	if err != nil {
+		return err
 	}
 	reference := len(sides) - 1
 	for _, other := range o.against {

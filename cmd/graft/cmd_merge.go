@@ -216,11 +216,11 @@ func (a *app) mergeFiles(ctx context.Context, basePath string, adapterArgs []str
 		}
 	}
 	base.Meta.Delete(adapter.SourceKey) // the merged file is no quantization of that any more
-	deltas, err := merge.NewDeltas(base, adapters)
+	joined, deltas, err := merge.Join(base, adapters)
 	if err != nil {
 		return nil, err
 	}
-	return a.writeMerged(ctx, base, deltas, adapterArgs, o)
+	return a.writeMerged(ctx, joined, deltas, adapterArgs, o)
 }
 
 // mergeDoc is the JSON of a merge.

@@ -144,7 +144,7 @@ func (o *trainOptions) addFlags(cmd *cobra.Command) {
 	f.Float64Var(&c.Adapter.Alpha, "alpha", c.Adapter.Alpha, "strength: the change is alpha/rank * B*A")
 	f.BoolVar(&c.Adapter.RSLoRA, "rslora", c.Adapter.RSLoRA, "alpha/sqrt(rank) instead")
 	f.Float64Var(&c.Adapter.Dropout, "dropout", c.Adapter.Dropout, "part of the adapter's inputs dropped in training")
-	f.StringVar(&o.targets, "targets", strings.Join(c.Adapter.Targets, ","), "matrices to change: all-linear, module names (q_proj, attn_q) or patterns, by comma")
+	f.StringVar(&o.targets, "targets", strings.Join(c.Adapter.Targets, ","), "matrices to change: all-linear, module names (q_proj, attn_q) or patterns, by comma; none: rows of tokens only")
 	f.StringVar(&o.exclude, "exclude", strings.Join(c.Adapter.Exclude, ","), "matrices not to change, in the same words")
 	addAdapterFlags(f, c)
 	f.StringVar(&c.Adapter.From, "from", c.Adapter.From, "adapter to begin with")
@@ -339,6 +339,15 @@ func (a *app) trainPlan(ctx context.Context, cfg train.Config) error {
 	}
 	a.result("trained    %s numbers in %d matrices of %s: %.3f %% of %s weights, for %s", count(p.Parameters), p.Matrices, p.Architecture,
 		p.Percent(), count(p.Weights), p.Objective)
+	if n := len(p.TrainedRows); n > 0 {
+		added := 0
+		for _, t := range p.TrainedRows {
+			if t.New {
+				added++
+			}
+		}
+		a.result("           and the rows of %s, %d of them new", plural(n, "token"), added)
+	}
 	a.result("data       %s: %s tokens, of which %s are trained; the longest has %d", plural(p.Data.Records, "record"), count(int64(p.Data.Tokens)),
 		count(int64(p.Data.Trained)), p.Data.Longest)
 	for _, d := range p.Datasets {
@@ -368,6 +377,9 @@ func (a *app) showMask(cfg train.Config, n int) error {
 		return err
 	}
 	defer base.Close()
+	if err := base.UseTokens(&cfg.Adapter); err != nil {
+		return err
+	}
 	samples, err := train.ReadData(base, cfg)
 	if err != nil {
 		return err

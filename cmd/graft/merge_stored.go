@@ -40,7 +40,7 @@ func (a *app) mergeStored(ctx context.Context, stored *arch.Model, adapters []me
 			return nil, err
 		}
 	}
-	deltas, err := merge.NewDeltas(base, adapters)
+	base, deltas, err := merge.Join(base, adapters)
 	if err != nil {
 		return nil, err
 	}

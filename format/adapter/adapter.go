@@ -102,6 +102,7 @@ type Adapter struct {
 	Base   string // what the source calls its base model; often ""
 	Type   format.Type
 	Pairs  []*Pair
+	Tokens *Tokens // rows of tokens; nil if it has none
 	// Meta is what the file carries besides: the metadata of a safetensors file, the
 	// graft.* keys of a GGUF file.
 	Meta map[string]string
@@ -171,7 +172,7 @@ func Open(path string) (*Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(a.Pairs) == 0 {
+	if len(a.Pairs) == 0 && a.Tokens == nil {
 		return nil, &format.CorruptError{Path: path, Offset: -1, Err: fmt.Errorf("holds no pair of matrices")}
 	}
 	for _, p := range a.Pairs {

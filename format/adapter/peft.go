@@ -51,14 +51,22 @@ func openPEFT(path string) (*Adapter, error) {
 	c.mergeAware(a.Meta)
 	a.Base, _ = c.values["base_model_name_or_path"].(string)
 	a.Invocation = invocation(c.values["alora_invocation_tokens"])
-	h := &halves{path: weights}
+	h, tokens := &halves{path: weights}, &tokenReader{wanted: c.tokens != nil}
 	for i, t := range f.Tensors {
 		if i == 0 {
 			a.Type = t.Type
 		}
+		if taken, err := tokens.read(strings.TrimPrefix(t.Name, peftPrefix), t); err != nil {
+			return nil, err
+		} else if taken {
+			continue
+		}
 		if err := readPEFT(h, t); err != nil {
 			return nil, err
 		}
+	}
+	if err := tokens.finish(a, c, dir); err != nil {
+		return nil, err
 	}
 	if a.Pairs, err = h.finish(); err != nil {
 		return nil, err

@@ -21,6 +21,7 @@ type peftConfig struct {
 	rank         int
 	alpha        float64
 	rslora, dora bool
+	tokens       map[string][]int32 // trained tokens by the end of a module's name, "" for all; nil: none
 	ranks        []namePattern
 	alphas       []namePattern
 }
@@ -51,7 +52,7 @@ func readPEFTConfig(path string) (*peftConfig, error) {
 	if err := json.Unmarshal(b, &c.values); err != nil {
 		return nil, corrupt("JSON", err)
 	}
-	if t, _ := c.values["peft_type"].(string); t != "LORA" {
+	if t, _ := c.values["peft_type"].(string); t != "LORA" && t != "TRAINABLE_TOKENS" {
 		return nil, format.Unsupported("%s: an adapter of PEFT type %q", path, t)
 	}
 	if err := c.refuse(); err != nil {
@@ -76,6 +77,9 @@ func readPEFTConfig(path string) (*peftConfig, error) {
 	if err := json.Unmarshal(b, &raw); err != nil {
 		return nil, corrupt("JSON", err)
 	}
+	if c.tokens, err = c.trainedTokens(); err != nil {
+		return nil, corrupt("trainable_token_indices", err)
+	}
 	if c.ranks, err = parsePatterns(raw.Ranks); err != nil {
 		return nil, corrupt("rank_pattern", err)
 	}
@@ -91,7 +95,7 @@ var harmless = []string{
 	"rank_pattern", "alpha_pattern", "inference_mode", "layers_to_transform", "layers_pattern", "target_modules",
 	"exclude_modules", "auto_mapping", "megatron_core", "megatron_config", "loftq_config", "corda_config", "eva_config",
 	"lora_ga_config", "peft_version", "qalora_group_size", "runtime_config", "ensure_weight_tying", "alora_invocation_tokens",
-	"invocation_string", "target_parameters", "init_lora_weights", "bias", "fan_in_fan_out", mergeAwareConfig,
+	"trainable_token_indices", "token_indices", "init_weights", "invocation_string", "target_parameters", "init_lora_weights", "bias", "fan_in_fan_out", mergeAwareConfig,
 }
 
 // refuse finds settings under which the matrices do not mean what they say.
@@ -190,4 +194,44 @@ func (c *peftConfig) scale(module string) (rank int, alpha float64, scale float6
 		return int(r), alpha * math.Sqrt(r), alpha / math.Sqrt(r)
 	}
 	return int(r), alpha, alpha / r
+}
+
+// trainedTokens reads the tokens that have rows of their own: a list, or lists by module.
+func (c *peftConfig) trainedTokens() (map[string][]int32, error) {
+	v := c.values["trainable_token_indices"]
+	if c.values["peft_type"] == "TRAINABLE_TOKENS" {
+		v = c.values["token_indices"]
+	}
+	if !truthy(v) {
+		return nil, nil
+	}
+	by, ok := v.(map[string]any)
+	if !ok {
+		by = map[string]any{"": v}
+	}
+	out := map[string][]int32{}
+	for name, v := range by {
+		list, ok := v.([]any)
+		if !ok {
+			return nil, fmt.Errorf("%v is no list of tokens", v)
+		}
+		for _, x := range list {
+			id, ok := x.(float64)
+			if !ok || id != math.Trunc(id) || id < 0 || id > math.MaxInt32 {
+				return nil, fmt.Errorf("%v is no token", x)
+			}
+			out[name] = append(out[name], int32(id))
+		}
+	}
+	return out, nil
+}
+
+// tokensOf gives the trained tokens of a module.
+func (c *peftConfig) tokensOf(module string) ([]int32, bool) {
+	for name, ids := range c.tokens {
+		if name == "" || module == name || strings.HasSuffix(module, "."+name) {
+			return ids, true
+		}
+	}
+	return nil, false
 }

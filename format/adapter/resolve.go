@@ -38,6 +38,9 @@ func (a *Adapter) Resolve(m *arch.Model) error {
 			return fmt.Errorf("adapter %s does not fit %s: %w", a.Path, m.Path, err)
 		}
 	}
+	if err := a.resolveTokens(m); err != nil {
+		return fmt.Errorf("adapter %s does not fit %s: %w", a.Path, m.Path, err)
+	}
 	a.native, a.resolved, a.Arch = true, true, m.Arch
 	return nil
 }

@@ -60,6 +60,12 @@ func (s savedBase) compare(p *Pair, m *arch.Model) error {
 		return format.Usagef("%s was trained on a matrix of %d x %d, the base's is %d x %d", p.Module, n, c, rows, cols)
 	}
 	toGGUF, _ := m.RowOrder(p.Target)
+	return sameWeights(p.Module, saved, base, toGGUF)
+}
+
+// sameWeights wants the rows of a saved matrix, of which there may be more, to be the base's.
+func sameWeights(module string, saved, base format.RowReader, toGGUF func(int64) int64) error {
+	rows, cols := base.Dims()
 	x, y := make([]float32, cols), make([]float32, cols)
 	var diff, norm float64
 	for r := range rows {
@@ -80,7 +86,7 @@ func (s savedBase) compare(p *Pair, m *arch.Model) error {
 		}
 	}
 	if !(diff <= savedLimit*savedLimit*norm) {
-		return format.Usagef("the weight of %s that was saved with it is not the base's: they differ by %.3g of its norm; is it another model's adapter?", p.Module, math.Sqrt(diff/norm))
+		return format.Usagef("the weight of %s that was saved with it is not the base's: they differ by %.3g of its norm; is it another model's adapter?", module, math.Sqrt(diff/norm))
 	}
 	return nil
 }

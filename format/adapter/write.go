@@ -25,6 +25,15 @@ type WriteOptions struct {
 	// Into writes the files of a PEFT folder into a folder that exists, each
 	// atomically, instead of making the folder.
 	Into bool
+	// Beside are further files of a PEFT folder: the tokenizer of an adapter with tokens.
+	// nil takes those over that the adapter was read with.
+	Beside []File
+}
+
+// File is a small file of a folder.
+type File struct {
+	Name string
+	Data []byte
 }
 
 var errUnresolved = format.Usagef("the adapter changes its format, and the names and the order of rows with it: give the model it belongs to with --base")

@@ -26,6 +26,11 @@ func writeFolder(dir, weights string, plan *format.Plan, metadata map[string]str
 		if err := carry(plan, w); err != nil {
 			return err
 		}
+		for _, f := range opt.Beside {
+			if err := atomicfile.WriteFile(filepath.Join(dir, f.Name), f.Data, opt.Force); err != nil {
+				return err
+			}
+		}
 		return atomicfile.WriteFile(filepath.Join(dir, peftConfigName), config, opt.Force)
 	}
 	d, err := atomicfile.CreateDir(dir, opt.Force)
@@ -40,8 +45,10 @@ func writeFolder(dir, weights string, plan *format.Plan, metadata map[string]str
 	if err := carry(plan, w); err != nil {
 		return err
 	}
-	if err := d.WriteFile(peftConfigName, config); err != nil {
-		return err
+	for _, f := range append([]File{{peftConfigName, config}}, opt.Beside...) {
+		if err := d.WriteFile(f.Name, f.Data); err != nil {
+			return err
+		}
 	}
 	return d.Commit()
 }

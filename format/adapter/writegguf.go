@@ -35,9 +35,12 @@ func WriteGGUF(path string, a *Adapter, opt WriteOptions) error {
 }
 
 // CheckGGUF says why a has no GGUF form, or nil: a [format.UnsupportedError] for DoRA, for
-// parts of tensors, and for what llama.cpp ends its process on: an adapter of the
+// parts of tensors, for rows of tokens, and for what llama.cpp ends its process on: an adapter of the
 // embedding of a model whose head is tied to it, which is known of a resolved adapter.
 func (a *Adapter) CheckGGUF() error {
+	if err := a.noTokens("a GGUF adapter"); err != nil {
+		return err
+	}
 	for _, p := range a.Pairs {
 		if p.Magnitude != nil {
 			return format.Unsupported("DoRA (%s) in a GGUF adapter: merge it into its base instead", name(p))

@@ -65,6 +65,9 @@ func (a *Adapter) writeOne(path string, opt WriteOptions, nameOf func(*Pair) (st
 	if !a.resolved && a.Format != "kohya" && a.Format != "diffusers" {
 		return errUnresolved
 	}
+	if err := a.noTokens("a file of pairs"); err != nil {
+		return err
+	}
 	if len(a.Pairs) == 0 {
 		return errEmpty
 	}
@@ -158,6 +161,9 @@ func reshape(m Matrix, shape []int64) Matrix {
 func WriteMLX(dir string, a *Adapter, opt WriteOptions) error {
 	if !a.resolved && (a.native || a.Format != "peft" && a.Format != "mlx") {
 		return errUnresolved
+	}
+	if err := a.noTokens("an MLX folder"); err != nil {
+		return err
 	}
 	if len(a.Pairs) == 0 {
 		return errEmpty

@@ -16,7 +16,7 @@ func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
 	if !a.resolved && (a.native || a.Format != "peft") {
 		return errUnresolved
 	}
-	if len(a.Pairs) == 0 {
+	if len(a.Pairs) == 0 && a.Tokens == nil {
 		return errEmpty
 	}
 	pairs := slices.Clone(a.Pairs)
@@ -34,11 +34,27 @@ func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
 	if err != nil {
 		return err
 	}
-	config, err := a.peftConfig(pairs, opt)
+	c, err := a.peftConfig(pairs, opt)
 	if err != nil {
 		return err
 	}
-	return writeFolder(dir, peftWeightsName, plan, opt.extra(a), config, opt)
+	if err := a.putTokens(plan, c, opt.Type); err != nil {
+		return err
+	}
+	extra := opt.extra(a)
+	if err := a.Tokens.metadata(extra); err != nil {
+		return err
+	}
+	if opt.Beside == nil {
+		if opt.Beside, err = a.Tokens.copied(); err != nil {
+			return err
+		}
+	}
+	config, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFolder(dir, peftWeightsName, plan, extra, append(config, '\n'), opt)
 }
 
 func (a *Adapter) peftPlan(pairs []*Pair, typ format.Type) (*format.Plan, error) {
@@ -75,7 +91,7 @@ func (a *Adapter) peftPlan(pairs []*Pair, typ format.Type) (*format.Plan, error)
 }
 
 // peftConfig makes adapter_config.json.
-func (a *Adapter) peftConfig(pairs []*Pair, opt WriteOptions) ([]byte, error) {
+func (a *Adapter) peftConfig(pairs []*Pair, opt WriteOptions) (map[string]any, error) {
 	var ranks []int
 	var alphas []float64
 	dora := 0
@@ -127,8 +143,7 @@ func (a *Adapter) peftConfig(pairs []*Pair, opt WriteOptions) ([]byte, error) {
 	if len(a.Invocation) > 0 {
 		c["alora_invocation_tokens"] = a.Invocation
 	}
-	b, err := json.MarshalIndent(c, "", "  ")
-	return append(b, '\n'), err
+	return c, nil
 }
 
 // targetModules lists the last parts of the modules' names if these mean exactly

@@ -28,6 +28,8 @@ type Model struct {
 	// Table is what graft knows of the architecture; nil if it is unknown, which
 	// only a GGUF file's can be.
 	Table *Table
+	// Added are the tokens that [Model.WithTokens] added to those of the files.
+	Added []AddedToken
 
 	index  map[string]*format.View
 	closes []func() error

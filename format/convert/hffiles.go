@@ -42,6 +42,11 @@ func copyFiles(dir string, c *chooser) ([]File, error) {
 			return nil, err
 		}
 	}
+	if len(c.m.Added) > 0 && parts.Text == nil {
+		if config, err = resize(path, config, c.m); err != nil {
+			return nil, err
+		}
+	}
 	files := []File{{checkpoint.ConfigName, config}}
 	for _, name := range companions {
 		b, err := os.ReadFile(filepath.Join(dir, name))
@@ -52,6 +57,9 @@ func copyFiles(dir string, c *chooser) ([]File, error) {
 			return nil, err
 		}
 		files = append(files, File{name, b})
+	}
+	if files, err = withAdded(dir, files, c.m.Added); err != nil {
+		return nil, err
 	}
 	more, err := filepath.Glob(filepath.Join(dir, "additional_chat_templates", "*.jinja"))
 	if err != nil {

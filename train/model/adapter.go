@@ -44,6 +44,9 @@ type Adapter struct {
 	// trained: what an adapter began with, taken off again (with a negative Scale).
 	// They have no magnitudes.
 	Fixed map[string]*Pair
+	// Rows are whole rows of token_embd.weight and, in a model with a head of its own, of
+	// output.weight. The adapter takes part with weight 1 then.
+	Rows map[string]*Rows
 	// Invocation, if not empty, is what begins the part of a sequence that the adapter
 	// acts on (aLoRA): its last occurrence.
 	Invocation []int32
@@ -76,16 +79,18 @@ type Scaled struct {
 	Weight float32
 }
 
-// Grad is the gradient of a pair: of the shape of its A, its B and its magnitudes.
+// Grad is the gradient of a pair: of the shape of its A, its B and its magnitudes. That
+// of [Rows] has but Rows.
 type Grad struct {
 	A, B      kernel.Mat
 	Magnitude []float32 // nil where the pair has none
+	Rows      kernel.Mat
 }
 
 // Grads holds gradients by matrix, as [Adapter] holds pairs. Passes add to them.
 type Grads map[string]*Grad
 
-// NewGrads makes zero gradients for every pair of a.
+// NewGrads makes zero gradients for every pair and the rows of a.
 func NewGrads(a *Adapter) Grads {
 	g := Grads{}
 	for name, p := range a.Pairs {
@@ -93,6 +98,12 @@ func NewGrads(a *Adapter) Grads {
 		if p.Magnitude != nil {
 			g[name].Magnitude = make([]float32, len(p.Magnitude))
 		}
+	}
+	for name, r := range a.Rows {
+		if g[name] == nil {
+			g[name] = &Grad{}
+		}
+		g[name].Rows = kernel.NewMat(r.Data.Rows, r.Data.Cols)
 	}
 	return g
 }
@@ -103,6 +114,7 @@ func (g Grads) Zero() {
 		d.A.Zero()
 		d.B.Zero()
 		clear(d.Magnitude)
+		d.Rows.Zero()
 	}
 }
 
@@ -136,7 +148,7 @@ type bound struct {
 // grads, if not nil, belongs to the first adapter.
 func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 	for _, l := range m.byName {
-		l.bound, l.merge = l.bound[:0], false
+		l.bound, l.merge, l.rows = l.bound[:0], false, nil
 	}
 	for _, stack := range m.stacks {
 		for _, l := range stack {
@@ -163,6 +175,13 @@ func (m *Model) bind(adapters []Scaled, grads Grads, drop Dropout) error {
 			return fmt.Errorf("model: an adapter that acts as if merged cannot act together with others")
 		}
 		active := m.activity(i, a.Adapter)
+		var trained Grads
+		if i == 0 {
+			trained = grads
+		}
+		if err := m.bindRows(a, trained); err != nil {
+			return err
+		}
 		for _, name := range a.Names() {
 			var g *Grad
 			if i == 0 && grads != nil {

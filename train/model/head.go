@@ -91,6 +91,7 @@ func (m *Model) lossBackward(b *Batch) Loss {
 		if !below {
 			dh = kernel.Mat{}
 		}
+		m.headRowsBackward(logits, h)
 		m.backward(dh, h, m.work.uHead, false, part{m.head, logits})
 		if !below {
 			return

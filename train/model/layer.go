@@ -62,6 +62,7 @@ type workspace struct {
 	tokens    scratch // of the wanted tokens, before the norm
 	logits    scratch
 	uHead     []scratch
+	columns   scratch // of the gradient of logits: those of the head's own rows
 	losses    []float32
 	hard      []float32 // of losses with a teacher's part: that of the targets
 	soft      []float32 // and the divergence from the teacher

@@ -14,21 +14,22 @@ type linear struct {
 	bias    []float32 // or nil
 	bound   []bound
 	squares []float64 // of its rows, once DoRA asked for them
-	merge   bool      // the pair bound acts as if merged
-	merged  *merged   // the matrix for that, or nil
-	slots   *int      // the count of its layer
-	stacked bool      // it is one of a stack
-	expert  int       // which
+	rows    *boundRows
+	merge   bool    // the pair bound acts as if merged
+	merged  *merged // the matrix for that, or nil
+	slots   *int    // the count of its layer
+	stacked bool    // it is one of a stack
+	expert  int     // which
 }
 
-// trained says whether a gradient is wanted of some pair of l.
+// trained says whether a gradient is wanted of some pair or of rows of l.
 func (l *linear) trained() bool {
 	for i := range l.bound {
 		if l.bound[i].grad != nil {
 			return true
 		}
 	}
-	return false
+	return l.rowsTrained()
 }
 
 // part is a matrix among those that share an input, and its output or the gradient

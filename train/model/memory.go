@@ -11,9 +11,15 @@ type Shape struct {
 	DoRA    bool // the pairs have magnitudes
 }
 
+// trainedIn says of a matrix whether anything of it is trained: one with rank 0 in ranks
+// has trained [Rows].
+func trainedIn(ranks map[string]int) func(l *linear) bool {
+	return func(l *linear) bool { _, ok := ranks[l.name]; return ok }
+}
+
 // PassMemory is the bytes of the buffers that LossAndGrad needs for batches of
-// shape s and an adapter whose pairs have ranks, by matrix, with opt's KeepLayers,
-// KeepAttention, HeadMemory and Threads. Weights, adapters and gradients are not
+// shape s and an adapter whose pairs have ranks, by matrix (0: only rows of tokens are
+// trained), with opt's KeepLayers, KeepAttention, HeadMemory and Threads. Weights, adapters and gradients are not
 // counted, nor the panels that products keep to themselves. It is the sum over the
 // buffers themselves: what is allocated is that, but less where a thread never
 // meets the longest sequence, and a little more or less where experts are adapted,
@@ -29,7 +35,7 @@ func (m *Model) PassMemory(s Shape, ranks map[string]int, opt Options) int64 {
 	if opt.Threads <= 0 {
 		opt.Threads = m.pool.Threads()
 	}
-	lowest := m.lowestOf(func(l *linear) bool { return ranks[l.name] > 0 })
+	lowest := m.lowestOf(trainedIn(ranks))
 	groups := m.groupsOf(ranks, s.DoRA)
 
 	places := make([]sizes, 1+opt.KeepLayers)
@@ -47,7 +53,7 @@ func (m *Model) PassMemory(s Shape, ranks map[string]int, opt Options) int64 {
 	for i := range m.layers {
 		work.atLeast(m.layerSizes(i, s.Tokens, i >= lowest))
 	}
-	total += work.sum() + opt.Threads*m.attentionSize(s.Longest, lowest < n) + m.headSize(s, ranks, opt, lowest < n || ranks[embedName] > 0)
+	total += work.sum() + opt.Threads*m.attentionSize(s.Longest, lowest < n) + m.headSize(s, ranks, opt, lowest < n || trainedIn(ranks)(m.embed))
 	return 4 * int64(total+4*s.Longest*(m.RopeDim/2)) // and the angles
 }
 

@@ -110,7 +110,11 @@ func (m *Model) mergeInto(name string, a *Adapter) (err error) {
 
 // weights are what l multiplies by in this pass.
 func (m *Model) weights(l *linear) kernel.Weights {
-	if !l.merge {
+	switch {
+	case l.merge:
+	case l.rows != nil:
+		return l.rows
+	default:
 		return l.w
 	}
 	w := l.merged

@@ -35,13 +35,13 @@ func (m *Model) Costs(ranks map[string]int, opt Options, backward bool) *Costs {
 	}
 	lowest := n
 	if backward {
-		lowest = m.lowestOf(func(l *linear) bool { return ranks[l.name] > 0 })
+		lowest = m.lowestOf(trainedIn(ranks))
 	}
 	c := &Costs{seen: map[int]float64{}}
 	for i := range m.layers {
 		l := &m.layers[i]
 		again := i >= lowest && i < n-1-opt.KeepLayers
-		below := i > lowest || i == lowest && ranks[embedName] > 0
+		below := i > lowest || i == lowest && trainedIn(ranks)(m.embed)
 		for _, w := range l.linears() {
 			used := 1.
 			if w.stacked {
@@ -78,7 +78,7 @@ func (m *Model) Costs(ranks map[string]int, opt Options, backward bool) *Costs {
 	c.trained.add(product, 1)
 	if backward {
 		c.trained[LowRank] += 2*up + down
-		if lowest < n || ranks[embedName] > 0 {
+		if lowest < n || trainedIn(ranks)(m.embed) {
 			c.trained[Frozen] += 2 * float64(m.head.in) * float64(m.head.out)
 			c.trained[LowRank] += down
 		}

@@ -329,8 +329,9 @@ func (m *Model) lookUp(x kernel.Mat, ids []int32) {
 	})
 }
 
-// lookUpBackward adds to the gradients of the embedding's pair, token by token.
+// lookUpBackward adds to the gradients of the embedding's pair and rows, token by token.
 func (m *Model) lookUpBackward(g kernel.Mat, ids []int32) {
+	m.lookUpRowsBackward(g, ids)
 	for i := range m.embed.bound {
 		b := &m.embed.bound[i]
 		if b.grad == nil {
