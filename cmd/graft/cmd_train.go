@@ -389,6 +389,7 @@ func (a *app) showMask(cfg train.Config, n int) error {
 			return err
 		}
 		if s.Rejected != nil {
+			a.result("the rejected answer to it:")
 			if err := data.ShowMask(a.out, base.Tokenizer, *s.Rejected, isTerminal(a.out)); err != nil {
 				return err
 			}
