@@ -121,10 +121,10 @@ func (b *Base) UseTokens(c *AdapterConfig) error {
 			return err
 		}
 		if a.Tokens != nil {
-			if err := sameNewTokens(c, a.Tokens); err != nil {
+			if err := b.addTokens(a.Tokens.Added, a.Tokens.Init); err != nil {
 				return err
 			}
-			return b.addTokens(a.Tokens.Added, a.Tokens.Init)
+			return b.sameTokens(c, a.Tokens)
 		}
 	}
 	if len(c.NewTokens) == 0 {
@@ -137,27 +137,21 @@ func (b *Base) UseTokens(c *AdapterConfig) error {
 	return b.addTokens(added, c.NewTokenInit)
 }
 
-// sameNewTokens makes sure that a run goes on with the tokens of the adapter that it begins with.
-func sameNewTokens(c *AdapterConfig, t *adapter.Tokens) error {
-	var have []string
-	for _, a := range t.Added {
-		have = append(have, a.Token)
+// sameTokens makes sure that a run goes on with the tokens of the adapter that it begins with.
+func (b *Base) sameTokens(c *AdapterConfig, t *adapter.Tokens) error {
+	if len(c.NewTokens)+len(c.TrainTokens) == 0 {
+		return nil
 	}
-	if len(c.NewTokens) > 0 && !slices.Equal(c.NewTokens, have) || len(c.TrainTokens) > 0 {
+	if ids, err := b.trainedTokens(c); err != nil || !slices.Equal(ids, t.IDs()) {
 		return fmt.Errorf("train: the adapter %s has rows of %d tokens already: a run that begins with it trains those, and takes no other new_tokens or train_tokens", c.From, len(t.IDs()))
 	}
 	return nil
 }
 
-// trainedTokens are the tokens whose rows c trains, ascending: the new ones and those named.
+// trainedTokens are the tokens whose rows c trains, ascending. b has the new ones already.
 func (b *Base) trainedTokens(c *AdapterConfig) ([]int32, error) {
 	var ids []int32
-	if len(c.NewTokens) > 0 {
-		for _, a := range b.added {
-			ids = append(ids, int32(a.ID))
-		}
-	}
-	for _, t := range c.TrainTokens {
+	for _, t := range slices.Concat(c.NewTokens, c.TrainTokens) {
 		id, ok := b.Tokenizer.ID(t)
 		if number, is := strings.CutPrefix(t, byNumber); !ok && is {
 			n, err := strconv.ParseUint(number, 10, 31)

@@ -252,7 +252,7 @@ func TestTokensRefused(t *testing.T) {
 		want string
 		set  func(c *Config)
 	}{
-		{"is token 2 of", func(c *Config) { c.Adapter.NewTokens = []string{"<|im_end|>"} }},
+		{"cannot be a token of its own", func(c *Config) { c.Adapter.NewTokens = []string{"e"} }},
 		{"given twice", func(c *Config) { c.Adapter.NewTokens = []string{"<x>", "<x>"} }},
 		{"is empty", func(c *Config) { c.Adapter.NewTokens = []string{""} }},
 		{"is no token of", func(c *Config) { c.Adapter.TrainTokens = []string{"<|nowhere|>"} }},
@@ -272,8 +272,16 @@ func TestTokensRefused(t *testing.T) {
 			t.Errorf("%v where %q is wanted", err, c.want)
 		}
 	}
-	first := kindRun(t, "", func(c *Config) { c.Adapter.NewTokens, c.Steps = []string{"<x>"}, 1 })
+	// A token that the base has is no new one, and its row is trained as asked.
+	first := kindRun(t, "", func(c *Config) { c.Adapter.NewTokens, c.Steps = []string{"<|im_end|>", "<x>"}, 1 })
 	mustRun(t, first, Fresh)
+	if a := readAdapter(t, first.Output); !slices.Equal(a.Tokens.IDs(), []int32{2, 751}) || len(a.Tokens.Added) != 1 {
+		t.Errorf("rows of %v, new are %v", a.Tokens.IDs(), a.Tokens.Added)
+	}
+	again := kindRun(t, "", func(c *Config) {
+		c.Adapter.From, c.Adapter.NewTokens, c.Steps = first.Output, []string{"<x>", "<|im_end|>"}, 1
+	})
+	mustRun(t, again, Fresh)
 	further := kindRun(t, "", func(c *Config) { c.Adapter.From, c.Adapter.NewTokens, c.Steps = first.Output, []string{"<y>"}, 1 })
 	if _, err := Run(background, further, Fresh, nil); err == nil || !strings.Contains(err.Error(), "takes no other new_tokens") {
 		t.Error(err)

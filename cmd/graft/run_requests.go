@@ -86,6 +86,9 @@ func (c *adapterCache) get(path string) (*model.Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.base.Source != c.base.Original() { // all other requests would be answered by another model
+		return nil, format.Unsupported("%s brings new tokens, which requests do not share a base with: merge it, or run it with --adapter", path)
+	}
 	c.loaded[path] = a
 	return a, nil
 }

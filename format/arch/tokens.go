@@ -50,8 +50,9 @@ type Tokens struct {
 }
 
 // NewTokens gives texts ids as Hugging Face's tokenizers do: those that follow the last
-// token in use, first of what pads the vocabulary. One that is a token already, and an empty
-// one, are errors.
+// token in use, first of what pads the vocabulary. Tokens that the model has, found in a
+// text before all else as new ones are, are left out. One that is a piece of its vocabulary,
+// an empty one and one that is given twice are errors.
 func (m *Model) NewTokens(texts []string) ([]AddedToken, error) {
 	tokens, types := m.vocabulary()
 	if tokens == nil {
@@ -61,17 +62,21 @@ func (m *Model) NewTokens(texts []string) ([]AddedToken, error) {
 	for i, t := range tokens {
 		at[t] = i
 	}
-	next := inUse(tokens, types)
+	next, seen := inUse(tokens, types), map[string]bool{}
 	var added []AddedToken
 	for _, t := range texts {
 		if t == "" {
 			return nil, format.Usagef("a new token is empty")
 		}
-		if id, ok := at[t]; ok && id < next {
-			return nil, format.Usagef("%q is token %d of %s already: train its row with --train-tokens (train_tokens)", t, id, m.Path)
-		}
-		if slices.ContainsFunc(added, func(a AddedToken) bool { return a.Token == t }) {
+		if seen[t] {
 			return nil, format.Usagef("%q is given twice", t)
+		}
+		seen[t] = true
+		if id, ok := at[t]; ok && id < next {
+			if id < len(types) && (types[id] == int64(tokenizer.Control) || types[id] == int64(tokenizer.UserDefined)) {
+				continue
+			}
+			return nil, format.Usagef("%q is a piece of the vocabulary of %s, number %d, and cannot be a token of its own: train its row with --train-tokens (train_tokens)", t, m.Path, id)
 		}
 		added = append(added, AddedToken{ID: next + len(added), Token: t})
 	}
