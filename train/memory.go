@@ -45,6 +45,9 @@ const (
 // buffers of a pass.
 func (r *runner) forecast(s model.Shape, opt model.Options, allocated int64) int64 {
 	s.DoRA = r.lora.dora()
+	for _, rows := range r.lora.adapter.Rows {
+		s.Rows = len(rows.IDs)
+	}
 	allocated += r.base.Model.PassMemory(s, r.ranks(), opt)
 	return runtimeMemory + r.mapped(opt.Stream) + r.mergedBytes(opt.Stream) + allocated + int64(slack*float64(allocated))
 }

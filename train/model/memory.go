@@ -9,6 +9,7 @@ type Shape struct {
 	Trained int // tokens whose loss is wanted
 	Dropout bool
 	DoRA    bool // the pairs have magnitudes
+	Rows    int  // of the head that are trained as they are, see [Rows]
 }
 
 // trainedIn says of a matrix whether anything of it is trained: one with rank 0 in ranks
@@ -239,7 +240,7 @@ func (m *Model) attentionSize(longest int, backward bool) int {
 // headSize is that of the last norm, the head and the loss.
 func (m *Model) headSize(s Shape, ranks map[string]int, opt Options, below bool) int {
 	n := min(headRowsOf(opt.HeadMemory, m.Vocab), s.Trained)
-	size := n*(2*m.Hidden+1+m.Vocab+ranks[m.head.name]) + s.Trained + s.Tokens*m.Hidden // with the gradient of the residual
+	size := n*(2*m.Hidden+1+m.Vocab+ranks[m.head.name]+s.Rows) + s.Trained + s.Tokens*m.Hidden // with the gradient of the residual
 	if below {
 		size += n * m.Hidden
 	}
