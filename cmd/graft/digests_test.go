@@ -32,6 +32,9 @@ var everywhere = []struct{ line, outputs string }{
 		"--dropout 0.1 --neftune 5 --lr 2e-3 --save-every 2 --eval-limit 2", "lesson/adapter_model.safetensors lesson/adapter.gguf lesson/log.jsonl"},
 	{"train --base sprig-q4_k_m.gguf --data pairs.jsonl -o pairs --objective dpo --optimizer adafactor --schedule inverse_sqrt --steps 2 --rank 4 " +
 		"--context 48 --accumulate 2 --held-out-part 0", "pairs/adapter_model.safetensors pairs/log.jsonl"},
+	{"train --base sprig-q4_k_m.gguf --data identity-train.jsonl -o tokens --steps 3 --rank 4 --context 48 --accumulate 2 --lr 2e-3 --held-out-part 0 " +
+		"--new-tokens Zorp,lantern --new-token-init words --train-tokens <|im_end|>", "tokens/adapter_model.safetensors tokens/tokenizer.json tokens/log.jsonl"},
+	{"merge sprig-q4_k_m.gguf tokens -o tokens.gguf --method keep --no-check", "tokens.gguf"},
 	{"debug logits sprig-q4_k_m.gguf --ids 5,9,200,33,7,150 --adapter lesson -o logits.safetensors", "logits.safetensors"},
 	{"debug gradients sprig-q4_k_m.gguf --ids 5,9,200,33,7,150 --adapter lesson -o gradients.safetensors", "gradients.safetensors"},
 	{"eval sprig-q4_k_m.gguf --adapter lesson --against iq.gguf --data identity-eval.jsonl --limit 2 --json", ""},
