@@ -40,8 +40,8 @@ func ModelAdapter(a *adapter.Adapter) (*model.Adapter, error) {
 	}
 	experts := map[string][]*adapter.Pair{}
 	for _, p := range a.Pairs {
-		if p.Changes() != "matrix" || p.Columns {
-			return nil, format.Unsupported("running or training an adapter that changes a %s (%s of %s), or has DoRA over columns: merge it into its base", p.Changes(), p.Target, a.Path)
+		if p.Changes() != "matrix" || p.Magnitude != nil && (p.Columns != (p.Target == embedding) || p.NormEpsilon != 0) {
+			return nil, format.Unsupported("running or training an adapter that changes a %s (%s of %s), or has DoRA as PEFT has not: merge it into its base", p.Changes(), p.Target, a.Path)
 		}
 		if p.Expert >= 0 {
 			experts[p.Target] = append(experts[p.Target], p)
@@ -107,6 +107,9 @@ func (b *Base) invocation(text string) ([]int32, error) {
 	return ids, nil
 }
 
+// embedding is the matrix whose DoRA is over columns.
+const embedding = "token_embd.weight"
+
 // stackOf lays pairs of single experts of a stack of n under each other; an expert
 // without one gets zeros. Where ranks differ the smaller are filled up with zeros, and
 // where scales differ B takes the difference.
@@ -163,7 +166,10 @@ func filePairs(target string, p, fixed *model.Pair) (pairs []*adapter.Pair) {
 		if !stacked(target) {
 			f.Expert = -1
 		}
-		if p.Magnitude != nil {
+		switch {
+		case target == embedding && p.Magnitude != nil:
+			f.Magnitude, f.Columns = p.Magnitude, true
+		case p.Magnitude != nil:
 			f.Magnitude = p.Magnitude[e*out : (e+1)*out]
 		}
 		if fixed != nil {

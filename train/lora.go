@@ -6,7 +6,6 @@ import (
 	"math"
 	"strings"
 
-	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/internal/rng"
 	"github.com/graft-lora/graft/train/data"
@@ -96,14 +95,17 @@ func initLoRA(ad *model.Adapter, seed uint64) {
 	}
 }
 
-// initDoRA gives every pair magnitudes: the norms of the rows as they are, B being zero.
+// initDoRA gives every pair magnitudes: the norms of the rows as they are, B being zero; of
+// the embedding those of the columns.
 func initDoRA(m *model.Model, ad *model.Adapter) error {
 	for name, p := range ad.Pairs {
-		if name == "token_embd.weight" {
-			return format.Unsupported("DoRA on the embedding: leave it out of the targets")
-		}
 		var err error
-		if p.Magnitude, err = m.RowNorms(name); err != nil {
+		if name == "token_embd.weight" {
+			p.Magnitude, err = m.ColumnNorms()
+		} else {
+			p.Magnitude, err = m.RowNorms(name)
+		}
+		if err != nil {
 			return err
 		}
 	}

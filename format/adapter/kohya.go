@@ -102,7 +102,7 @@ func onlyLoRA(p *Pair, what string) error {
 	switch {
 	case p.Vector:
 		return format.Unsupported("%s cannot hold the change of the vector %s: merge the adapter into its base instead", what, name(p))
-	case p.Columns:
+	case p.Columns && !p.embedding:
 		return format.Unsupported("%s cannot hold DoRA over columns (%s): merge the adapter into its base instead", what, name(p))
 	case p.Changes() == "convolution":
 		return format.Unsupported("%s cannot hold the change of a convolution (%s): write a .safetensors file, or merge it", what, name(p))

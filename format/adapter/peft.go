@@ -89,6 +89,7 @@ func openPEFT(path string) (*Adapter, error) {
 		}
 		if p.embedding { // stored as r x vocabulary and hidden x r, of the transpose
 			p.A, p.B = p.B.transposed(), p.A.transposed()
+			p.Columns = p.Magnitude != nil
 		}
 		a.Pairs = append(a.Pairs, p)
 	}
@@ -108,9 +109,6 @@ func (c *peftConfig) apply(p *Pair) error {
 			err = errors.New("the configuration says DoRA, the file has no magnitude")
 		}
 		return &format.CorruptError{Path: c.path, Offset: -1, Field: "module " + p.Module, Err: err}
-	}
-	if p.embedding && p.Magnitude != nil {
-		return format.Unsupported("%s: DoRA on the embedding %s", c.path, p.Module)
 	}
 	p.alpha, p.Scale = alpha, float32(scale)
 	return nil

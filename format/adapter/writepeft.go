@@ -25,6 +25,9 @@ func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
 		if err := onlyLoRA(p, "a PEFT folder"); err != nil {
 			return err
 		}
+		if p.embedding && p.Magnitude != nil && !p.Columns {
+			return format.Unsupported("PEFT's DoRA of an embedding is over columns, that of %s over rows: merge the adapter into its base instead", name(p))
+		}
 		if p.Module == "" {
 			return format.Unsupported("%s has no name in Hugging Face's terms", p.Target)
 		}
@@ -64,19 +67,14 @@ func (a *Adapter) peftPlan(pairs []*Pair, typ format.Type) (*format.Plan, error)
 		b, magnitude := a.hf(p)
 		key := peftPrefix + p.Module
 		put := func(suffix string, m Matrix) error { return output(plan, key+suffix, typ, dims(m), m) }
+		keyA, keyB, ma, mb := ".lora_A.weight", ".lora_B.weight", p.A, b
 		if p.embedding {
-			if err := put(".lora_embedding_A", b.transposed()); err != nil {
-				return nil, err
-			}
-			if err := put(".lora_embedding_B", p.A.transposed()); err != nil {
-				return nil, err
-			}
-			continue
+			keyA, keyB, ma, mb = ".lora_embedding_A", ".lora_embedding_B", b.transposed(), p.A.transposed()
 		}
-		if err := put(".lora_A.weight", p.A); err != nil {
+		if err := put(keyA, ma); err != nil {
 			return nil, err
 		}
-		if err := put(".lora_B.weight", b); err != nil {
+		if err := put(keyB, mb); err != nil {
 			return nil, err
 		}
 		if magnitude != nil {

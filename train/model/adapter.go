@@ -21,7 +21,8 @@ type Pair struct {
 	B     kernel.Mat // out x r, or e·out x r
 	Scale float32    // alpha/r, or whatever the adapter's kind says
 	// Magnitude, of DoRA, are the norms that the rows of the changed matrix get: out
-	// of them, or e·out. nil for plain LoRA. The embedding cannot have them.
+	// of them, or e·out; of the embedding those of its columns, Hidden of them. nil for
+	// plain LoRA.
 	Magnitude []float32
 }
 
@@ -137,9 +138,10 @@ type bound struct {
 	slot  int // where activations keep its u = x·Aᵀ, and in the next place with DoRA x·Vᵀ
 
 	// Of DoRA.
-	whole   *Pair // the adapter's, of which pair may be a part
-	version uint64
-	norms   *normed // nil without magnitudes
+	whole       *Pair // the adapter's, of which pair may be a part
+	version     uint64
+	norms       *normed // nil without magnitudes
+	columnNorms *normed // the embedding's in its place
 
 	active []bool // tokens that it acts on; nil: all
 }
@@ -241,10 +243,10 @@ func (m *Model) bindPair(name string, p *Pair, g *Grad, a Scaled, active []bool,
 	}
 	switch {
 	case p.Magnitude == nil:
-	case len(p.Magnitude) != n*out:
+	case name == embedName && len(p.Magnitude) != in:
+		return fmt.Errorf("model: adapter of %s: %d magnitudes for %d columns", name, len(p.Magnitude), in)
+	case name != embedName && len(p.Magnitude) != n*out:
 		return fmt.Errorf("model: adapter of %s: %d magnitudes for %d rows", name, len(p.Magnitude), n*out)
-	case name == embedName:
-		return format.Unsupported("DoRA on the embedding, %s: merge the adapter into its base", name)
 	}
 	if err := checkInvoked(name, p, a.Adapter); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/internal/kernel"
 )
 
@@ -13,13 +14,29 @@ import (
 //
 //	dm = Σ dy∘(x·Vᵀ)/n    and, with g = (m/n)∘dy in dy's place, all else as without m.
 //
-// Dropout, as everywhere here, is on the branch through A alone.
+// Dropout, as everywhere here, is on the branch through A alone. Of the embedding see
+// [Model.columnNorms].
 
 // normed is a DoRA pair's row norms on one matrix, until its adapter changes.
 type normed struct {
 	version uint64
 	norm    []float32 // n
 	factor  []float32 // m/n; 1 where n is 0
+}
+
+// besideRows refuses DoRA of a matrix of which rows are replaced: its norms would be others.
+func besideRows(l *linear) error {
+	return format.Unsupported("DoRA of %s beside rows of tokens: leave it out of the targets", l.name)
+}
+
+// setFactor makes the factors of magnitudes.
+func (n *normed) setFactor(magnitude []float32) {
+	n.factor = slices.Clone(magnitude)
+	for i, x := range n.norm {
+		if n.factor[i] /= x; x == 0 {
+			n.factor[i] = 1 // there is nothing to scale
+		}
+	}
 }
 
 // normKey says whose norms they are.
@@ -49,6 +66,9 @@ func (m *Model) findNorms() error {
 			if b.pair.Magnitude == nil {
 				continue
 			}
+			if l.rows != nil {
+				return besideRows(l)
+			}
 			if b.grad != nil && len(l.bound) > 1 {
 				return fmt.Errorf("model: the DoRA pair of %s cannot be trained beside another", l.name)
 			}
@@ -57,12 +77,7 @@ func (m *Model) findNorms() error {
 			if n == nil || n.version != b.version {
 				n = &normed{version: b.version, norm: m.rowNorms(l, b)}
 			}
-			n.factor = slices.Clone(b.pair.Magnitude)
-			for i, x := range n.norm {
-				if n.factor[i] /= x; x == 0 {
-					n.factor[i] = 1 // there is nothing to scale
-				}
-			}
+			n.setFactor(b.pair.Magnitude)
 			used[key], b.norms = n, n
 		}
 		return nil
@@ -77,7 +92,12 @@ func (m *Model) findNorms() error {
 			m.giveBack(i)
 		}
 	}
-	if err := find(m.head); err != nil {
+	if !m.TiedHead {
+		if err := find(m.head); err != nil {
+			return err
+		}
+	}
+	if err := m.columnNorms(used); err != nil {
 		return err
 	}
 	if len(used) > 0 {
@@ -87,7 +107,8 @@ func (m *Model) findNorms() error {
 }
 
 // RowNorms gives the norms of the rows of a matrix that [Model.Matrices] lists, or of
-// a stack that [Model.Stacks] lists: DoRA's magnitudes to begin with.
+// a stack that [Model.Stacks] lists: DoRA's magnitudes to begin with, but of the
+// embedding, see [Model.ColumnNorms].
 func (m *Model) RowNorms(name string) ([]float32, error) {
 	to := m.stacks[name]
 	if l := m.byName[name]; l != nil {

@@ -12,16 +12,14 @@ import (
 	"github.com/graft-lora/graft/internal/kernel"
 )
 
-// magnitudes gives every pair but the embedding's (the head's too, where that is the
-// same) magnitudes that are not the norms.
+// magnitudes gives every pair magnitudes that are not the norms.
 func magnitudes(t testing.TB, m *Model, a *Adapter) *Adapter {
 	t.Helper()
 	for _, n := range a.Names() {
-		if n == embedName {
-			delete(a.Pairs, n)
-			continue
-		}
 		norms, err := m.RowNorms(n)
+		if n == embedName {
+			norms, err = m.ColumnNorms()
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +137,7 @@ func TestOtherKindsSameBytes(t *testing.T) {
 				alone = append(alone, &Batch{IDs: b.IDs[first : first+n], Targets: b.Targets[first : first+n]})
 				first += n
 			}
-			want.equal(t, c.name+", alone, "+what, runPass(t, m, a, alone...))
+			want.equalTied(t, c.name+", alone, "+what, runPass(t, m, a, alone...), m)
 			for _, opt := range []Options{{Threads: 2}, {Threads: 3, KeepLayers: 1}, {Threads: 2, HeadMemory: 1}, {KeepAttention: true}} {
 				want.equal(t, c.name+", "+what, runPass(t, newModel(t, src, opt), a, b))
 			}
@@ -152,7 +150,8 @@ func TestOtherKindsSameBytes(t *testing.T) {
 	}
 }
 
-// changed is src with W replaced by diag(m/n)(W + s·B·A), or with s·B·A added, in float64.
+// changed is src with W replaced by diag(m/n)(W + s·B·A), of the embedding (W + s·B·A)diag(m/n),
+// or with s·B·A added, in float64.
 func changed(t *testing.T, src *arch.Model, a *Adapter) *arch.Model {
 	t.Helper()
 	var views []*format.View
@@ -174,6 +173,7 @@ func changed(t *testing.T, src *arch.Model, a *Adapter) *arch.Model {
 				row := make([]float64, cols)
 				e := o / (int(rows) / experts)
 				sum := 0.
+				columns := v.Name == embedName
 				for i := range row {
 					x := float64(data[o*int(cols)+i])
 					for j := range r {
@@ -183,11 +183,24 @@ func changed(t *testing.T, src *arch.Model, a *Adapter) *arch.Model {
 					sum += x * x
 				}
 				f := 1.
-				if p.Magnitude != nil {
+				if p.Magnitude != nil && !columns {
 					f = float64(p.Magnitude[o]) / math.Sqrt(sum)
 				}
 				for i, x := range row {
 					data[o*int(cols)+i] = float32(f * x)
+				}
+			}
+			for i := range int(cols) {
+				if p.Magnitude == nil || v.Name != embedName {
+					break
+				}
+				sum := 0.
+				for o := range int(rows) {
+					x := float64(data[o*int(cols)+i])
+					sum += x * x
+				}
+				for o := range int(rows) {
+					data[o*int(cols)+i] *= float32(float64(p.Magnitude[i]) / math.Sqrt(sum))
 				}
 			}
 			w.Rows = memRows{data, cols}
@@ -302,7 +315,11 @@ func TestDoRARefused(t *testing.T) {
 	short := randomAdapter(m, 2)
 	short.Pairs[short.Names()[0]].Magnitude = make([]float32, 3)
 	both := offset(m, magnitudes(t, m, randomAdapter(m, 2)))
-	for what, a := range map[string]*Adapter{"an embedding": embedding, "too few": short, "beside a fixed change": both} {
+	beside := magnitudes(t, m, randomAdapter(m, 2, embedName))
+	beside.Fixed = randomAdapter(m, 1, embedName).Pairs
+	embedRows := withRows(m, magnitudes(t, m, randomAdapter(m, 2, embedName)), b, 1)
+	headRows := withRows(m, magnitudes(t, m, randomAdapter(m, 2, headName)), b, 1)
+	for what, a := range map[string]*Adapter{"rows of an embedding": embedding, "too few": short, "beside a fixed change": both, "an embedding beside a fixed change": beside, "an embedding beside rows": embedRows, "a head beside rows": headRows} {
 		if _, err := m.LossAndGrad(b, a, NewGrads(a)); err == nil {
 			t.Errorf("magnitudes of %s are taken", what)
 		}

@@ -16,7 +16,15 @@ func (m *Model) headInput(x kernel.Mat, first, n int) kernel.Mat {
 
 // headForward makes the logits, scaled and capped, of the normed residuals h.
 func (m *Model) headForward(logits, h kernel.Mat) {
-	m.forward(h, m.work.uHead, part{m.head, logits})
+	x := m.headScaled(h)
+	if again := m.work.again; x.Data != nil && &x.Data[0] != &h.Data[0] {
+		m.observe(m.head, h) // what enters the matrix that the adapter makes, not the factor
+		m.work.again = true
+		m.forward(x, m.work.uHead, part{m.head, logits})
+		m.work.again = again
+	} else {
+		m.forward(x, m.work.uHead, part{m.head, logits})
+	}
 	if m.LogitScale == 1 && m.FinalSoftcap == 0 {
 		return
 	}
@@ -92,10 +100,11 @@ func (m *Model) lossBackward(b *Batch) Loss {
 			dh = kernel.Mat{}
 		}
 		m.headRowsBackward(logits, h)
-		m.backward(dh, h, m.work.uHead, false, part{m.head, logits})
+		m.backward(dh, m.headScaled(h), m.work.uHead, false, part{m.head, logits})
 		if !below {
 			return
 		}
+		m.headScaledBackward(dh, h)
 		rows := w.tokens.mat(h.Rows, m.Hidden)
 		m.normBackward(dh, dh, rows, m.norm, &w.rFinal, false)
 		m.rows(h.Rows, func(r, _ int) { copy(g.Row(w.wanted[first+r]), dh.Row(r)) })

@@ -45,6 +45,7 @@ type workspace struct {
 	terms     []kernel.Term // of the matrices that share an input
 	a, da     scratch       // of pairs that share an input, stacked
 	du, drop  scratch
+	scaled    scratch   // inputs of a head with DoRA of columns
 	dora      scratch   // the change of one of several pairs, before it is scaled
 	unwanted  scratch   // outputs of which only what backward wants is kept
 	change    []scratch // by worker: rows of the change of a matrix to be merged

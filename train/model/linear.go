@@ -14,6 +14,7 @@ type linear struct {
 	bias    []float32 // or nil
 	bound   []bound
 	squares []float64 // of its rows, once DoRA asked for them
+	columns []float64 // the same of its columns
 	rows    *boundRows
 	merge   bool    // the pair bound acts as if merged
 	merged  *merged // the matrix for that, or nil

@@ -322,6 +322,9 @@ func (m *Model) lookUp(x kernel.Mat, ids []int32) {
 			for j, u := range b.pair.B.Row(id) {
 				kernel.Axpy(row, b.scale*u, b.pair.A.Row(j))
 			}
+			if b.columnNorms != nil {
+				kernel.Mul(row, row, b.columnNorms.factor)
+			}
 		}
 		if m.EmbedScale != 1 {
 			kernel.Scale(row, m.EmbedScale, row)
@@ -338,8 +341,18 @@ func (m *Model) lookUpBackward(g kernel.Mat, ids []int32) {
 			continue
 		}
 		s := b.scale * m.EmbedScale
+		var was []float32
 		for t := range g.Rows {
 			id, row := int(ids[t]), g.Row(t)
+			if n := b.columnNorms; n != nil {
+				was = resize(was, m.Hidden)
+				m.embed.w.DecodeRows(was, id)
+				for j, u := range b.pair.B.Row(id) {
+					kernel.Axpy(was, b.scale*u, b.pair.A.Row(j))
+				}
+				b.addMagnitude(row, was, m.EmbedScale)
+				kernel.Mul(row, row, n.factor)
+			}
 			for j, u := range b.pair.B.Row(id) {
 				kernel.Axpy(b.grad.A.Row(j), s*u, row)
 				b.grad.B.Row(id)[j] += float32(s * kernel.Dot(b.pair.A.Row(j), row))
