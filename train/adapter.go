@@ -18,6 +18,11 @@ func (b *Base) LoadAdapter(path string) (*model.Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
+	return b.UseAdapter(a)
+}
+
+// UseAdapter is [Base.LoadAdapter] for an adapter that is open.
+func (b *Base) UseAdapter(a *adapter.Adapter) (*model.Adapter, error) {
 	if err := a.Resolve(b.Source); err != nil {
 		return nil, err
 	}

@@ -129,7 +129,7 @@ func (a *app) debugLogits(path string, o *debugOptions) error {
 	defer src.Close()
 	base := &train.Base{Path: path, Source: src, Model: m}
 	defer func() { base.Model.Close() }()
-	adapters, err := a.useAdapters(base, o.adapters, o.asMerged)
+	adapters, err := a.useAdapters(nil, base, o.adapters, o.asMerged)
 	if err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func (a *app) demoCompare(ctx context.Context, basePath, lesson string, merged, 
 		return err
 	}
 	defer base.Close()
-	adapters, err := loadAdapters(base, []string{lesson})
+	adapters, err := a.loadAdapters(nil, base, []string{lesson})
 	if err != nil {
 		return err
 	}

@@ -190,10 +190,10 @@ func (a *app) diffAdapters(left, right string, o *diffOptions) error {
 		a.table(rows)
 	}
 	if differ == 0 {
-		a.result("the same: %d matrices", len(list))
+		a.result("the same: %s", matrices(len(list)))
 		return nil
 	}
-	return &format.CheckError{Reason: fmt.Sprintf("they differ: %d of %d matrices", differ, len(list))}
+	return &format.CheckError{Reason: fmt.Sprintf("they differ: %d of %s", differ, matrices(len(list)))}
 }
 
 // printExplained shows how much of a difference adapters account for.
@@ -272,4 +272,11 @@ func shortValue(v gguf.Value) string {
 		s = string(r[:77]) + "..."
 	}
 	return s
+}
+
+func matrices(n int) string {
+	if n == 1 {
+		return "1 matrix"
+	}
+	return count(int64(n)) + " matrices"
 }

@@ -88,10 +88,7 @@ func (a *app) eval(ctx context.Context, path string, o *evalOptions) error {
 	defer base.Close()
 	sides := []side{{"base", base, nil}}
 	if len(o.adapters) > 0 {
-		if err := a.pass(&o.gate, base.Source, o.adapters); err != nil {
-			return err
-		}
-		loaded, err := a.useAdapters(base, o.adapters, o.asMerged)
+		loaded, err := a.useAdapters(&o.gate, base, o.adapters, o.asMerged)
 		if err != nil {
 			return err
 		}

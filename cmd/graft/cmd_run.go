@@ -101,10 +101,7 @@ func (a *app) generate(ctx context.Context, path string, o *runCmdOptions) error
 	if o.requests != "" {
 		return a.serve(ctx, base, o)
 	}
-	if err := a.pass(&o.gate, base.Source, o.adapters); err != nil {
-		return err
-	}
-	adapters, err := a.useAdapters(base, o.adapters, o.asMerged)
+	adapters, err := a.useAdapters(&o.gate, base, o.adapters, o.asMerged)
 	if err != nil {
 		return err
 	}

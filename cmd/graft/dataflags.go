@@ -141,12 +141,13 @@ func (a *app) printSides(results []sideResult, reference string) {
 	a.table(rows)
 }
 
-// loadAdapters loads adapter arguments, PATH or PATH=FACTOR, for a base.
-func loadAdapters(base *train.Base, args []string) ([]model.Scaled, error) {
+// loadAdapters loads adapter arguments, PATH or PATH=FACTOR, for a base, through the gate if
+// there is one.
+func (a *app) loadAdapters(g *gateFlags, base *train.Base, args []string) ([]model.Scaled, error) {
 	var out []model.Scaled
 	for _, arg := range args {
 		w := parseWeighted(arg)
-		ad, err := base.LoadAdapter(w.path)
+		ad, err := a.load(g, base, w.path)
 		if err != nil {
 			return nil, err
 		}
@@ -171,7 +172,7 @@ func (a *app) recovery(ctx context.Context, basePath string, adapters []string, 
 		return nil, err
 	}
 	defer base.Close()
-	loaded, err := loadAdapters(base, adapters)
+	loaded, err := a.loadAdapters(nil, base, adapters)
 	if err != nil {
 		return nil, err
 	}

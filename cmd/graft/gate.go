@@ -9,6 +9,8 @@ import (
 	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/merge"
+	"github.com/graft-lora/graft/train"
+	"github.com/graft-lora/graft/train/model"
 )
 
 // gateFlags stand between an adapter and the model it would change.
@@ -23,20 +25,19 @@ func (g *gateFlags) add(cmd *cobra.Command) {
 	f.StringVar(&g.policy, "policy", "", "YAML file with rules that every adapter must keep (see graft verify)")
 }
 
-// pass opens the adapters of arguments, PATH or PATH=FACTOR, and lets them through if they
-// were trained on this base and keep the policy.
-func (a *app) pass(g *gateFlags, base *arch.Model, adapters []string) error {
-	for _, arg := range adapters {
-		path := parseWeighted(arg).path
-		ad, err := openAdapter(path)
-		if err != nil {
-			return err
-		}
-		if err := a.passOpen(g, base, ad); err != nil {
-			return err
+// load opens an adapter for a base that runs, and with g lets it through only if it was
+// trained on this base and keeps the policy.
+func (a *app) load(g *gateFlags, base *train.Base, path string) (*model.Adapter, error) {
+	ad, err := openAdapter(path)
+	if err != nil {
+		return nil, err
+	}
+	if g != nil {
+		if err := a.passOpen(g, base.Original(), ad); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return base.UseAdapter(ad)
 }
 
 func (a *app) passOpen(g *gateFlags, base *arch.Model, ad *adapter.Adapter) error {

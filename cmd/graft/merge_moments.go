@@ -80,7 +80,7 @@ func (a *app) dataMoments(basePath string, deltas merge.Deltas, adapterArgs []st
 	if err != nil {
 		return nil, nil, err
 	}
-	adapters, err := loadAdapters(base, adapterArgs)
+	adapters, err := a.loadAdapters(nil, base, adapterArgs)
 	if err != nil {
 		base.Close()
 		return nil, nil, err

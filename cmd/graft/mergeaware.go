@@ -17,8 +17,8 @@ func addAsMerged(cmd *cobra.Command, to *bool) {
 
 // useAdapters loads adapters for a base, to be used beside it or, with asMerged, as
 // if merged into it. It warns of those that were trained for a merge and are not merged.
-func (a *app) useAdapters(base *train.Base, args []string, asMerged bool) ([]model.Scaled, error) {
-	loaded, err := loadAdapters(base, args)
+func (a *app) useAdapters(g *gateFlags, base *train.Base, args []string, asMerged bool) ([]model.Scaled, error) {
+	loaded, err := a.loadAdapters(g, base, args)
 	if err != nil {
 		return nil, err
 	}

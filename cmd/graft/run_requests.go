@@ -72,17 +72,14 @@ type response struct {
 type adapterCache struct {
 	base   *train.Base
 	loaded map[string]*model.Adapter
-	pass   func(path string) error // the gate that each goes through once
+	load   func(path string) (*model.Adapter, error) // through the gate
 }
 
 func (c *adapterCache) get(path string) (*model.Adapter, error) {
 	if a := c.loaded[path]; a != nil {
 		return a, nil
 	}
-	if err := c.pass(path); err != nil {
-		return nil, err
-	}
-	a, err := c.base.LoadAdapter(path)
+	a, err := c.load(path)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +106,7 @@ func (a *app) serve(ctx context.Context, base *train.Base, o *runCmdOptions) err
 		defer f.Close()
 		in, name = f, o.requests
 	}
-	cache := &adapterCache{base, map[string]*model.Adapter{}, func(path string) error { return a.pass(&o.gate, base.Source, []string{path}) }}
+	cache := &adapterCache{base, map[string]*model.Adapter{}, func(path string) (*model.Adapter, error) { return a.load(&o.gate, base, path) }}
 	out := json.NewEncoder(a.out)
 	out.SetEscapeHTML(false)
 	lines := bufio.NewScanner(in)

@@ -111,10 +111,7 @@ func (a *app) ship(ctx context.Context, args []string, o *evalOptions) error {
 	defer base.Close()
 	s := &shipper{app: a, o: o, base: base, path: args[0], adapters: args[1:],
 		doc: shipDoc{Base: args[0], Adapters: args[1:], Data: o.data.path, HeldOut: o.ship.heldOut}}
-	if err := a.pass(&o.gate, base.Source, s.adapters); err != nil {
-		return err
-	}
-	loaded, err := loadAdapters(base, s.adapters)
+	loaded, err := a.loadAdapters(&o.gate, base, s.adapters)
 	if err != nil {
 		return err
 	}

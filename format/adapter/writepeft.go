@@ -10,14 +10,19 @@ import (
 
 // WritePEFT writes a as a PEFT folder. The folder appears whole or not at all; with
 // opt.Into each of its two files does. a must be resolved, unless it came from
-// PEFT. Ranks and alphas that differ stand in rank_pattern and alpha_pattern, but for
+// PEFT, or from MLX, which has the same names. Ranks and alphas that differ stand in rank_pattern and alpha_pattern, but for
 // experts, which are made to have one rank and scale; rslora is folded into alpha.
 func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
-	if !a.resolved && (a.native || a.Format != "peft") {
+	if !a.resolved && (a.native || a.Format != "peft" && a.Format != "mlx") {
 		return errUnresolved
 	}
 	if len(a.Pairs) == 0 && a.Tokens == nil {
 		return errEmpty
+	}
+	for _, p := range a.Pairs {
+		if !a.resolved && a.Format == "mlx" && strings.HasSuffix(p.Module, "embed_tokens") {
+			return errUnresolved // an embedding stands transposed in PEFT
+		}
 	}
 	pairs := slices.Clone(a.Pairs)
 	slices.SortStableFunc(pairs, func(x, y *Pair) int { return strings.Compare(x.Module, y.Module) })
