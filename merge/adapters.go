@@ -71,6 +71,9 @@ func NewDeltas(base *arch.Model, adapters []Weighted) (ds Deltas, err error) {
 			} else {
 				t.Row = int64(p.Row)
 			}
+			if v := base.View(p.Target); p.Magnitude != nil && v != nil && reshaped(v) {
+				return nil, format.Unsupported("DoRA of tensor %s, whose rows in the file are not those of its matrix", p.Target)
+			}
 			if t.Columns {
 				if t.norms, err = columnNorms(base.View(p.Target), t); err != nil {
 					return nil, fmt.Errorf("tensor %s: %w", p.Target, err)
@@ -91,13 +94,24 @@ func NewDeltas(base *arch.Model, adapters []Weighted) (ds Deltas, err error) {
 			}
 		}
 		rows, cols := v.Rows.Dims()
-		d, err := NewDelta(rows, cols, ts)
+		d := &Delta{Rows: rows, Cols: cols}
+		if reshaped(v) {
+			d.matrix, err = NewDelta(v.Shape[0], v.Shape[1], ts)
+		} else {
+			d, err = NewDelta(rows, cols, ts)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("tensor %s: %w", name, err)
 		}
 		ds[name] = d
 	}
 	return ds, nil
+}
+
+// reshaped says whether a tensor's rows in its file are others than its matrix'.
+func reshaped(v *format.View) bool {
+	_, cols := v.Rows.Dims()
+	return len(v.Shape) == 2 && v.Shape[1] != cols
 }
 
 // factorEndings name tensors beside a weight that multiply it: of NVFP4 files, and of models in

@@ -35,6 +35,9 @@ type Term struct {
 type Delta struct {
 	Rows, Cols int64
 	Terms      []Term
+	// matrix, if not nil, has the terms instead: the same numbers in the same order, in rows of
+	// another length. It has no magnitudes.
+	matrix *Delta
 }
 
 // NewDelta checks that the terms fit a tensor of rows x cols.
@@ -63,6 +66,14 @@ func (d *Delta) Change(dst, base []float32, row int64) {
 // change is Change with a matrix to work in, which grows as needed.
 func (d *Delta) change(dst, base []float32, row int64, tmp *kernel.Mat) {
 	cols := int(d.Cols)
+	if m := d.matrix; m != nil {
+		first := row * d.Cols
+		from, to := first/m.Cols, (first+int64(len(dst))+m.Cols-1)/m.Cols
+		rows := make([]float32, (to-from)*m.Cols)
+		m.change(rows, rows, from, tmp)
+		copy(dst, rows[first-from*m.Cols:])
+		return
+	}
 	clear(dst)
 	for i := range d.Terms {
 		t := &d.Terms[i]

@@ -39,6 +39,9 @@ func openExact(t *target) (encoder, error) {
 	if !ok || !g.HasMin {
 		return nil, format.Unsupported("method exact adds to minimums, and %v has none; use fit, keep or a --type with minimums", t.typ)
 	}
+	if t.delta.matrix != nil {
+		return nil, format.Unsupported("method exact into a tensor whose rows in the file are not those of its matrix; use fit or keep")
+	}
 	for _, term := range t.delta.Terms {
 		if term.Magnitude != nil {
 			return nil, format.Usagef("method exact cannot merge a DoRA adapter, whose change is not constant over groups of inputs; use fit or keep")

@@ -94,7 +94,12 @@ func NewPlan(base *arch.Model, ds Deltas, opt Options) (*format.Plan, *Report, e
 				return nil, nil, err
 			}
 		}
-		o, err := format.NewOutput(v.Name, v.Type, v.Shape, v.Rows, nil)
+		shape := v.Shape
+		if reshaped(v) {
+			rows, cols := v.Rows.Dims()
+			shape = []int64{rows, cols}
+		}
+		o, err := format.NewOutput(v.Name, v.Type, shape, v.Rows, nil)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -121,6 +121,9 @@ func (p *Pair) addBase(m *arch.Model) error {
 	}
 	in, out := p.onBase.in, p.onBase.out
 	v := m.View(p.Target)
+	if _, cols := v.Rows.Dims(); cols != int64(p.A.Cols) {
+		return format.Unsupported("GLoRA of tensor %s, whose rows in the file are not those of its matrix", p.Target)
+	}
 	b := Matrix{Rows: p.B.Rows, Cols: in.Cols + p.B.Cols, Data: make([]float32, p.B.Rows*(in.Cols+p.B.Cols))}
 	row := make([]float32, p.A.Cols)
 	acc := make([]float64, in.Cols)

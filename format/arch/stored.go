@@ -69,11 +69,27 @@ func storedView(t *format.Tensor) (*format.View, error) {
 
 // Flat is m with the weights of convolutions, tensors of four dimensions and more, seen as
 // matrices of their first dimension by the others. Their shape in the file is still that
-// of From[0]. It shares m's files; closing it closes nothing.
+// of From[0]. A GGUF file may have other rows than the matrix that it says a tensor is, so
+// that blocks fill them: then Shape is the matrix', and Rows are the file's. It shares m's
+// files; closing it closes nothing.
 func (m *Model) Flat() (*Model, error) {
 	views := make([]*format.View, len(m.Views))
 	for i, v := range m.Views {
 		views[i] = v
+		if shape, ok := m.Meta.Ints(originalShape + v.Name); ok && len(shape) > 1 && shape[0] > 0 {
+			rows, cols := v.Rows.Dims()
+			inner := int64(1)
+			for _, n := range shape[1:] {
+				inner *= n
+			}
+			if shape[0]*inner != rows*cols || inner <= 0 {
+				return nil, fmt.Errorf("%s: tensor %s has %d values, and by %s the shape %v", m.Path, v.Name, rows*cols, originalShape+v.Name, shape)
+			}
+			w := *v
+			w.Shape = []int64{shape[0], inner}
+			views[i] = &w
+			continue
+		}
 		if len(v.Shape) < 4 || len(v.From) != 1 || v.Shape[0] == 0 {
 			continue
 		}
@@ -90,6 +106,10 @@ func (m *Model) Flat() (*Model, error) {
 	flat.Metadata = m.Metadata
 	return flat, nil
 }
+
+// originalShape, before a tensor's name, is the key of the shape that it had before its rows
+// were made to fill blocks: of GGUF files of diffusion models that ComfyUI-GGUF reads.
+const originalShape = "comfy.gguf.orig_shape."
 
 // bytesOnly is a tensor whose values graft does not decode.
 type bytesOnly struct{ t *format.Tensor }
