@@ -208,6 +208,12 @@ func ResumeConfig(dir string) (Config, error) {
 
 // begin looks at the output folder: what to go on from, or an empty folder.
 func begin(c *Config, mode Mode, told func(Progress)) (*state, error) {
+	// transformers would take what is written there for a part of the model.
+	if base, err := os.Stat(c.Base); err == nil {
+		if out, err := os.Stat(c.Output); err == nil && os.SameFile(base, out) {
+			return nil, format.Usagef("%s is the base's own folder: the adapter goes into another", c.Output)
+		}
+	}
 	config := filepath.Join(c.Output, ConfigFile)
 	_, err := os.Stat(config)
 	there := err == nil

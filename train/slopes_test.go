@@ -11,10 +11,10 @@ import (
 )
 
 // TestKindSlopes compares, for each kind of adapter, the gradients of a step with the
-// slopes of its loss: of all A together along their gradient, of all B, and of all
-// magnitudes. It goes the way that training goes, with dropout and noise as they are and the
+// slopes of its loss: of all A together along their gradient, of all B, of all
+// magnitudes and of all rows of tokens. It goes the way that training goes, with dropout and noise as they are and the
 // loss of routers where that takes part. What is seen is the rounding of a loss in
-// float32, up to 3e-3.
+// float32, up to 5e-4.
 func TestKindSlopes(t *testing.T) {
 	t.Parallel()
 	for _, k := range kinds {
@@ -58,15 +58,17 @@ func TestKindSlopes(t *testing.T) {
 			for i := range l.params {
 				grads[i] = slices.Clone(l.params[i].Grad)
 			}
-			for _, ending := range []string{loraA, loraB, loraM} {
+			for _, ending := range []string{loraA, loraB, loraM, rowsPart} {
 				var squares float64
+				has := false
 				for i, g := range grads {
 					if strings.HasSuffix(l.params[i].Name, ending) {
+						has = true
 						squares += dot64(g, g)
 					}
 				}
 				if squares == 0 {
-					if ending != loraM || c.Adapter.DoRA {
+					if has || ending == loraM && c.Adapter.DoRA {
 						t.Errorf("%s have no gradient", ending)
 					}
 					continue
@@ -96,7 +98,7 @@ func TestKindSlopes(t *testing.T) {
 					h = 2e-4 / norm
 				}
 				s1, s2 := (at(h)-at(-h))/(2*h), (at(2*h)-at(-2*h))/(4*h)
-				if got := (4*s1 - s2) / 3; math.Abs(got-norm) > 1e-2*norm {
+				if got := (4*s1 - s2) / 3; math.Abs(got-norm) > 2e-3*norm {
 					t.Errorf("%s: the loss changes by %.6g, the gradient says %.6g", ending, got, norm)
 				} else {
 					t.Logf("%s: %.1e", ending, math.Abs(got-norm)/norm)
