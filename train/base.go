@@ -61,6 +61,11 @@ func OpenHeld(path, how string, opt model.Options) (*Base, error) {
 }
 
 func (b *Base) open(opt model.Options) error {
+	if _, ok := b.Source.Meta.Str("tokenizer.ggml.model"); !ok {
+		if st, err := os.Stat(b.Path); err == nil && st.IsDir() {
+			return fmt.Errorf("%s: the folder has no tokenizer (tokenizer.json or tokenizer.model): copy that of the model it was made from", b.Path)
+		}
+	}
 	spec, err := tokenizer.SpecFromGGUF(b.Source.Meta)
 	if err != nil {
 		return fmt.Errorf("%s: %w", b.Path, err)
