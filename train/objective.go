@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/graft-lora/graft/internal/atomicfile"
 	"github.com/graft-lora/graft/train/data"
@@ -154,21 +155,11 @@ func (r *runner) findReference(ctx context.Context) error {
 	if err == nil {
 		err = json.Unmarshal(b, &f)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) || f.Base != want.Base || f.Samples != want.Samples || len(f.Opinions) != len(all) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || f.Base != want.Base || f.Samples != want.Samples || len(f.Opinions) > len(all) {
 		f = want // nothing, or another run's, or damaged: it is made anew
 	}
-	if f.Opinions == nil {
-		f.Opinions, err = opinions(ctx, r.base.Model, all, r.cfg.limit(), r.objective.Kind() == objective.Labels, func(done int) {
-			r.tell(Progress{Phase: "reference", Done: done, Total: len(all)})
-		})
-		if err != nil {
-			return err
-		}
-		b, err := json.Marshal(f)
-		if err != nil {
-			return err
-		}
-		if err := atomicfile.WriteFile(path, append(b, '\n'), true); err != nil {
+	if len(f.Opinions) < len(all) {
+		if err := r.askReference(ctx, &f, path, all); err != nil {
 			return err
 		}
 	}
@@ -177,6 +168,39 @@ func (r *runner) findReference(ctx context.Context) error {
 		r.objective.reference[data.Digest(all[i:i+1])] = f.Opinions[i]
 	}
 	return nil
+}
+
+// askReference adds to f, and to its file, the opinions of all examples that it lacks. What
+// was found is stored every few seconds and when ctx ends, so that a run that is interrupted here goes on.
+func (r *runner) askReference(ctx context.Context, f *referenceFile, path string, all []data.Sample) error {
+	store := func() error {
+		b, err := json.Marshal(f)
+		if err != nil {
+			return err
+		}
+		return atomicfile.WriteFile(path, append(b, '\n'), true)
+	}
+	stored := time.Now()
+	for _, group := range passes(all[len(f.Opinions):], r.cfg.limit()) {
+		have := len(f.Opinions)
+		found, err := opinions(ctx, r.base.Model, group, r.cfg.limit(), r.objective.Kind() == objective.Labels, func(done int) {
+			r.tell(Progress{Phase: "reference", Done: have + done, Total: len(all)})
+		})
+		if err != nil {
+			if ctx.Err() != nil && have > 0 {
+				err = errors.Join(err, store())
+			}
+			return err
+		}
+		f.Opinions = append(f.Opinions, found...)
+		if time.Since(stored) > 3*time.Second {
+			if err := store(); err != nil {
+				return err
+			}
+			stored = time.Now()
+		}
+	}
+	return store()
 }
 
 // example is a sample with what the policy and the reference think of it.

@@ -200,3 +200,54 @@ func TestPreferencesLearned(t *testing.T) {
 		})
 	}
 }
+
+// TestReferenceResumed interrupts a run again and again while the reference is asked: it is
+// asked about each example once, but for those whose pass was cut off, and the run is the same.
+func TestReferenceResumed(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"dpo", "kto"} {
+		c := smallRun(t)
+		c.Objective.Name, c.Data, c.Context = name, choices(t, name == "kto"), 40
+		c.Output = filepath.Join(t.TempDir(), "run")
+		c.HeldOutPart, c.Batch, c.Steps, c.KeepBest, c.Patience = 0.3, 1, 2, false, 0
+		whole := 0
+		count := func(p Progress) {
+			if p.Phase == "reference" {
+				whole++
+			}
+		}
+		if _, err := Run(background, c, Fresh, count); err != nil {
+			t.Fatal(err)
+		}
+		want := outcomeOf(t, c.Output)
+		c.Output = filepath.Join(t.TempDir(), "run")
+		asked, runs := 0, 0
+		for ; ; runs++ {
+			mode := Resume
+			if runs == 0 {
+				mode = Fresh
+			}
+			ctx, cancel := context.WithCancel(background)
+			told := 0
+			_, err := Run(ctx, c, mode, func(p Progress) {
+				if p.Phase == "reference" {
+					asked++
+					if told++; told == 4 {
+						cancel()
+					}
+				}
+			})
+			cancel()
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, context.Canceled) || runs > 20 {
+				t.Fatal(err)
+			}
+		}
+		if runs < 1 || asked > whole+2*runs {
+			t.Errorf("%s: interrupted %d times, %d passes in place of %d", name, runs, asked, whole)
+		}
+		outcomeOf(t, c.Output).mustBe(t, want, name)
+	}
+}
