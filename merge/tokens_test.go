@@ -142,6 +142,7 @@ func TestJoinRefuses(t *testing.T) {
 		{"nothing says what that token is", change(func(a *adapter.Adapter) { a.Tokens.Added = a.Tokens.Added[:1] })},
 		{`its token 5 is "x"`, change(func(a *adapter.Adapter) { a.Tokens.Added = append(a.Tokens.Added, arch.AddedToken{ID: 5, Token: "x"}) })},
 		{"tied to the embedding", change(func(a *adapter.Adapter) { a.Tokens.Rows[0].Target = arch.HeadName })},
+		{"there are gaps", change(func(a *adapter.Adapter) { a.Tokens.Added[1].ID, a.Tokens.Rows[0].IDs[2] = 1<<30, 1<<30 })},
 		{"neither the embedding nor the head", change(func(a *adapter.Adapter) { a.Tokens.Rows[0].Target = "blk.0.attn_q.weight" })},
 		{"have 3 numbers", change(func(a *adapter.Adapter) {
 			a.Tokens.Rows[0].Rows = adapter.Matrix{Rows: 3, Cols: 3, Data: make([]float32, 9)}

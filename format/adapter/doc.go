@@ -1,7 +1,8 @@
 // Package adapter reads and writes LoRA adapters: PEFT folders, GGUF adapters, MLX
 // folders and kohya files. Whatever the source, an [Adapter] is a list of pairs
 // with one meaning: the change of a matrix W (out x in) is Scale * B * A, with A of
-// Rank x in and B of out x Rank; a pair with a Magnitude is DoRA.
+// Rank x in and B of out x Rank; a pair with a Magnitude is DoRA. Beside its pairs it may
+// have whole rows of the embedding and the head, for tokens that the base may lack.
 //
 // Sources differ in the names of matrices and in the order of rows. [Open] keeps
 // both as they stand in the file; [Adapter.Resolve] brings them to a base model's

@@ -122,6 +122,9 @@ func (m *Model) WithTokens(t Tokens) (*Model, error) {
 	for _, a := range t.Added {
 		n = max(n, int64(a.ID)+1)
 	}
+	if n-embed.Shape[0] > int64(len(t.Added)) {
+		return nil, format.Usagef("%d new tokens have numbers up to %d, where %s has %d rows: there are gaps", len(t.Added), n-1, m.Path, embed.Shape[0])
+	}
 	meta := m.Meta
 	if len(t.Added) > 0 {
 		var err error
