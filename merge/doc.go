@@ -15,12 +15,13 @@
 //	keep        scales kept, codes moved by unbiased stochastic rounding: the change
 //	            is there on average, with noise where inputs are and where not
 //	fit         what counts is the output on real inputs x, whose second moments are H:
-//	            scales and minimums by least squares in H, codes by compensated rounding
+//	            scales and minimums by least squares in H, codes by compensated rounding;
+//	            H is taken as a diagonal and few directions, so nothing is n x n
 //	nest        fit in a finer type that holds the base's values bit for bit
 //	promote     fit, and nest for the tensors that lose most ([Promote])
 //
 // The moments come from whoever runs the model ([Moments]; train.InputMoments is one).
-// Without them the last three do what keep does.
+// Without them the last three do what keep does, and refuse types that code weights in groups.
 //
 // # Contract
 //

@@ -18,7 +18,7 @@ func init() {
 const (
 	fitRows    = 64       // rows worked on together, enough for products
 	fitBytes   = 16 << 20 // of their numbers, at most, but for 8 rows
-	fitBeyond  = 0.05     // gain aimed at beyond 1, times what is missing of the weights' own gain
+	fitBeyond  = 0.03     // gain aimed at beyond 1, times what is missing of the weights' own gain
 	fitSample  = 48       // rows of a tensor that its stretch is found on
 	maxStretch = 8
 )
@@ -63,6 +63,9 @@ type fitter struct {
 }
 
 func openFit(t *target) (encoder, error) {
+	if g, ok := quant.GroupsOf(t.typ); ok {
+		return openGroupFit(t, g)
+	}
 	g, ok := quant.GridOf(t.typ)
 	if !ok {
 		return openKeep(t)
@@ -100,7 +103,7 @@ func openFit(t *target) (encoder, error) {
 			}
 			w.merge(f.stretch)
 			copy(dst[i*rowBytes:], w.raw)
-			w.gains(func(r int, rd, dd, ee float64) { t.onInputs(row+int64(i+r), rd, dd, ee) })
+			f.in.gains(w.delta, w.left, func(r int, rd, dd, ee float64) { t.onInputs(row+int64(i+r), rd, dd, ee) })
 		}
 		return nil
 	}, nil
@@ -118,47 +121,19 @@ func (f *fitter) prepare(in *inputs) error {
 			kernel.Add(f.minZ.Row(i/f.g.Sub), in.few.Row(i))
 		}
 	}
-	return f.findStretch()
-}
-
-// findStretch finds the stretch on rows spread over the tensor.
-func (f *fitter) findStretch() error {
-	rows := int(f.t.rows)
-	n := min(rows, fitSample, f.batch)
-	rowBytes := f.blocks * f.g.Bytes
-	raw, delta := make([]byte, n*rowBytes), make([]float32, n*f.n)
-	base := make([]float32, f.n)
-	for i := range n {
-		row := int64(i * rows / n)
-		one := raw[i*rowBytes : (i+1)*rowBytes]
-		if err := f.t.raw.ReadRaw(one, row); err != nil {
-			return err
-		}
-		f.t.codec.Decode(base, one)
-		f.t.delta.Change(delta[i*f.n:(i+1)*f.n], base, row)
+	raw, delta, err := f.t.sample(f.batch, f.blocks*f.g.Bytes)
+	if err != nil {
+		return err
 	}
 	w := f.work()
 	defer f.works.Put(w)
 	if err := w.begin(raw, delta); err != nil {
 		return err
 	}
-	gain := func(stretch float32) float64 {
-		w.merge(stretch)
-		var rd, dd, plain, all float64
-		w.gains(func(r int, a, b, _ float64) {
-			rd, dd = rd+a, dd+b
-			d := w.delta.Row(r)
-			square := float64(kernel.Dot(d, d))
-			plain += square - float64(kernel.Dot(d, w.left.Row(r)))
-			all += square
-		})
-		if !(dd > 0) || all == 0 {
-			return 1
-		}
-		return rd/dd - float64(fitBeyond*(1-plain/all))
-	}
-	f.stretch = solveStretch(*f.t.guess, gain)
-	*f.t.guess = f.stretch
+	f.stretch = findStretch(f.t, in, func(s float32) (delta, left kernel.Mat) {
+		w.merge(s)
+		return w.delta, w.left
+	})
 	return nil
 }
 
@@ -265,6 +240,7 @@ func (w *fitWork) begin(raw []byte, delta []float32) error {
 	w.codes, w.step, w.min, w.limits = w.codes[:len(delta)], w.step[:w.rows*f.subs], w.min[:w.rows*f.subs], w.limits[:w.rows]
 	w.frame = f.g.NewFrame(w.rows * f.blocks)
 	f.g.UnpackFrame(w.frame, w.raw)
+	f.g.Unpack(w.codes, w.step, w.min, w.raw)
 	w.least, w.most = w.least[:len(w.step)], w.most[:len(w.step)]
 	for s := range w.step {
 		least, most := float32(math.Inf(1)), float32(math.Inf(-1))
@@ -319,11 +295,14 @@ func (w *fitWork) merge(stretch float32) {
 	if !w.started { // what does not depend on the stretch
 		w.started = true
 		f.g.Unpack(w.codes, w.step, w.min, w.raw)
-		w.sums()
-		if f.coding.Integer() {
+		switch {
+		case f.g.Fixed:
+		case f.coding.Integer():
+			w.sums()
 			w.refit(w.factors)
 			w.refit(w.integers)
-		} else {
+		default:
+			w.sums()
 			w.refit(w.halves)
 		}
 		w.settled = append(w.settled[:0], w.raw...)
@@ -338,10 +317,13 @@ func (w *fitWork) merge(stretch float32) {
 	w.polish()
 	f.g.Pack(w.raw, w.codes)
 	w.update()
-	w.sums()
-	if f.coding.Integer() {
+	switch {
+	case f.g.Fixed:
+	case f.coding.Integer():
+		w.sums()
 		w.refit(w.factors)
-	} else {
+	default:
+		w.sums()
 		w.refit(w.halves)
 	}
 }
@@ -352,21 +334,4 @@ func (w *fitWork) update() {
 	kernel.Sub(w.left.Data, w.left.Data, w.base)
 	kernel.Sub(w.left.Data, w.delta.Data, w.left.Data)
 	kernel.GemmNN(nil, w.missing, w.left, w.f.in.few, false)
-}
-
-// gains computes <R, D>, <D, D> and <D-R, D-R> in H of every row and gives them to told. The
-// damping is not in H.
-func (w *fitWork) gains(told func(r int, rd, dd, ee float64)) {
-	in := w.f.in
-	wanted, missing := kernel.NewMat(w.rows, in.k), kernel.NewMat(w.rows, in.k)
-	kernel.GemmNN(nil, wanted, w.delta, in.z, false)
-	kernel.GemmNN(nil, missing, w.left, in.z, false)
-	for r := range w.rows {
-		left, delta, x := w.left.Row(r), w.delta.Row(r), w.scratch.Row(r)
-		kernel.Mul(x, delta, in.plain)
-		dd := float64(kernel.Dot(x, delta)) + float64(kernel.Dot(wanted.Row(r), wanted.Row(r)))
-		rd := dd - float64(kernel.Dot(x, left)) - float64(kernel.Dot(wanted.Row(r), missing.Row(r)))
-		kernel.Mul(x, left, in.plain)
-		told(r, rd, dd, float64(kernel.Dot(x, left))+float64(kernel.Dot(missing.Row(r), missing.Row(r))))
-	}
 }

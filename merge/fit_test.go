@@ -12,7 +12,7 @@ import (
 	"github.com/graft-lora/graft/format/gguf"
 	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/internal/rng"
-	_ "github.com/graft-lora/graft/quant"
+	"github.com/graft-lora/graft/quant"
 )
 
 // normal are numbers of a normal distribution (sums of twelve uniform ones).
@@ -90,7 +90,11 @@ func fitCase(t *testing.T, typ format.Type, part float64) (*target, []float32, k
 	w := normal("base", fitTestRows*fitTestCols, 0.02)
 	s := &stored{typ: typ, codec: codec, cols: fitTestCols}
 	s.bytes = make([]byte, s.rowBytes()*fitTestRows)
-	if err := codec.Encode(s.bytes, w, fitTestCols, nil); err != nil {
+	ones := make([]float32, fitTestCols) // which some types insist on
+	for i := range ones {
+		ones[i] = 1
+	}
+	if err := codec.Encode(s.bytes, w, fitTestCols, ones); err != nil {
 		t.Fatal(err)
 	}
 	h := correlated().h
@@ -131,36 +135,43 @@ func inMoments(h kernel.Mat, x, y []float32) float64 {
 
 // TestFitKeepsOutputs merges changes from a hundredth of a step to several steps and
 // compares outputs on inputs with those wanted. The measured relative errors are in
-// the table; keep's are 2.6 to 11 times as large.
+// the table; keep's are 1.8 to 11 times as large.
 func TestFitKeepsOutputs(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		typ    format.Type
 		errors [3]float64 // at changes of 0.3 %, 3 % and 30 % of the weights
 	}{
-		{format.Q4_0, [3]float64{0.3365, 0.0665, 0.0105}},
-		{format.Q4_1, [3]float64{0.2437, 0.0602, 0.0086}},
-		{format.Q5_0, [3]float64{0.2182, 0.0351, 0.0051}},
-		{format.Q5_1, [3]float64{0.1610, 0.0314, 0.0038}},
-		{format.Q8_0, [3]float64{0.0388, 0.0047, 0.0006}},
-		{format.Q2_K, [3]float64{0.7969, 0.1511, 0.0327}},
-		{format.Q3_K, [3]float64{0.4069, 0.1119, 0.0149}},
-		{format.Q4_K, [3]float64{0.3158, 0.0670, 0.0069}},
-		{format.Q5_K, [3]float64{0.2208, 0.0338, 0.0034}},
-		{format.Q6_K, [3]float64{0.1244, 0.0166, 0.0017}},
-		{format.IQ4_NL, [3]float64{0.3267, 0.0624, 0.0096}},
-		{format.IQ4_XS, [3]float64{0.3507, 0.0672, 0.0074}},
+		{format.Q4_0, [3]float64{0.3538, 0.0676, 0.0110}},
+		{format.Q4_1, [3]float64{0.2770, 0.0609, 0.0085}},
+		{format.Q5_0, [3]float64{0.2261, 0.0360, 0.0054}},
+		{format.Q5_1, [3]float64{0.1867, 0.0312, 0.0039}},
+		{format.Q8_0, [3]float64{0.0389, 0.0047, 0.0006}},
+		{format.Q2_K, [3]float64{0.8166, 0.1407, 0.0308}},
+		{format.Q3_K, [3]float64{0.4217, 0.1122, 0.0146}},
+		{format.Q4_K, [3]float64{0.3233, 0.0679, 0.0069}},
+		{format.Q5_K, [3]float64{0.2217, 0.0333, 0.0034}},
+		{format.Q6_K, [3]float64{0.1233, 0.0166, 0.0017}},
+		{format.Q2_0, [3]float64{1.0771, 0.3021, 0.1154}},
+		{format.TQ2_0, [3]float64{1.6088, 0.3892, 0.0787}},
+		{format.Q1_0, [3]float64{1.1064, 0.2445, 0.1145}},
+		{format.MXFP4, [3]float64{0.3169, 0.0538, 0.0092}},
+		{format.NVFP4, [3]float64{0.2839, 0.0496, 0.0085}},
+		{format.IQ4_NL, [3]float64{0.3322, 0.0622, 0.0094}},
+		{format.IQ4_XS, [3]float64{0.3553, 0.0679, 0.0074}},
 	} {
 		for i, part := range []float64{0.003, 0.03, 0.3} {
 			gain, fit := fitOnce(t, openFit, c.typ, part)
 			_, keep := fitOnce(t, openKeep, c.typ, part)
 			t.Logf("%v, change %g: gain %.4f, error %.4f, keep %.4f", c.typ, part, gain, fit, keep)
-			if fit > 1.05*c.errors[i]+1e-4 || fit > keep/2 || math.Abs(gain-1) > 0.015 {
+			if fit > 1.05*c.errors[i]+1e-4 || fit > 0.6*keep || math.Abs(gain-1) > 0.015 && len(mustGrid(c.typ).Levels) > 4 || math.Abs(gain-1) > 0.15 {
 				t.Errorf("%v, change %g: gain %.4f, error %.4f (keep %.4f)", c.typ, part, gain, fit, keep)
 			}
 		}
 	}
 }
+
+func mustGrid(t format.Type) *quant.Grid { g, _ := quant.GridOf(t); return g }
 
 // fitOnce merges by a method and returns the gain and the relative error of outputs.
 func fitOnce(t *testing.T, open func(*target) (encoder, error), typ format.Type, part float64) (gain, relativeError float64) {
@@ -356,5 +367,38 @@ func TestSystem(t *testing.T) {
 	t.Logf("%g of rounding to nearest", together/plain)
 	if together > 0.65*plain {
 		t.Errorf("rounding together costs %g, to nearest %g", together, plain)
+	}
+}
+
+// TestFitGroups merges changes into the types that code weights in groups. The relative errors of
+// outputs are in the table.
+func TestFitGroups(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		typ    format.Type
+		errors [2]float64 // at changes of 0.3 % and 30 % of the weights
+	}{
+		{format.IQ1_S, [2]float64{1.2115, 0.0853}},
+		{format.IQ1_M, [2]float64{1.1094, 0.0801}},
+		{format.IQ2_XXS, [2]float64{0.9371, 0.0795}},
+		{format.IQ2_XS, [2]float64{0.9165, 0.0775}},
+		{format.IQ2_S, [2]float64{0.8068, 0.0806}},
+		{format.IQ3_XXS, [2]float64{0.5061, 0.0796}},
+		{format.IQ3_S, [2]float64{0.4707, 0.0806}},
+	} {
+		for i, part := range []float64{0.003, 0.3} {
+			gain, fit := fitOnce(t, openFit, c.typ, part)
+			if fit > 1.05*c.errors[i] || math.Abs(gain-1) > 0.1 {
+				t.Errorf("%v, change %g: gain %.4f, error %.4f", c.typ, part, gain, fit)
+			}
+		}
+		tg, _, _ := fitCase(t, c.typ, 0.01)
+		tg.inputs = func(context.Context) (*inputs, error) { return nil, nil }
+		if _, err := openFit(tg); err != nil {
+			t.Fatal(err)
+		}
+		if err := tg.prepare(context.Background()); err == nil {
+			t.Errorf("%v: codes are moved without moments", c.typ)
+		}
 	}
 }

@@ -12,7 +12,12 @@ func (w *fitWork) reached(s int, slack float32) bool {
 	g, per := w.f.g, w.f.g.Block/w.f.g.Sub
 	top := len(g.Levels) - 1
 	lo, hi := g.Levels[0]-float32(slack*(g.Levels[1]-g.Levels[0])), g.Levels[top]+float32(slack*(g.Levels[top]-g.Levels[top-1]))
-	step, min := w.frame.D[s/per], float32(0)
+	var step, min float32
+	if g.Fixed {
+		step = w.step[s]
+	} else {
+		step = w.frame.D[s/per]
+	}
 	if g.HasMin {
 		min = w.frame.M[s/per]
 	}

@@ -91,7 +91,7 @@ func nearestLevel(levels []float32, from uint8, y float32) uint8 {
 }
 
 // polishSweeps is how often single codes are looked at again.
-const polishSweeps = 2
+const polishSweeps = 4
 
 // polish moves single codes by one level where that makes the error of outputs
 // smaller, given all others.

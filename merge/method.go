@@ -120,7 +120,7 @@ func openKeep(t *target) (encoder, error) {
 	}
 	g, ok := quant.GridOf(t.typ)
 	if !ok {
-		return nil, format.Unsupported("method keep cannot move codes of %v, which codes weights in groups; use --method requantize, or another --type", t.typ)
+		return nil, format.Unsupported("method keep cannot move codes of %v without bias: it codes weights in groups; use fit with --data, requantize, or another --type", t.typ)
 	}
 	k := &keeper{g: g, codec: t.codec, cols: t.cols, dice: rng.New(t.seed, "keep", t.name)}
 	return k.encode, nil

@@ -33,8 +33,8 @@ const damping = 0.01
 const ldlqBlock = 32
 
 const (
-	fitRank   = 32 // of z, at most
-	frameRank = 16 // of what frames are fitted with
+	fitRank   = 64 // of z, at most
+	frameRank = 32 // of what frames are fitted with
 )
 
 // inputs are moments made ready for a tensor's method: h = diag(rest) + z·zᵀ is H scaled to
@@ -139,6 +139,23 @@ func (in *inputs) factorise() {
 				row[b] -= float64(f * x)
 			}
 		}
+	}
+}
+
+// gains gives told <R, D>, <D, D> and <D-R, D-R> in H of every row, D being the change that is
+// wanted and left what of it is not there. The damping is not in H.
+func (in *inputs) gains(delta, left kernel.Mat, told func(r int, rd, dd, ee float64)) {
+	wanted, missing := kernel.NewMat(delta.Rows, in.k), kernel.NewMat(delta.Rows, in.k)
+	kernel.GemmNN(nil, wanted, delta, in.z, false)
+	kernel.GemmNN(nil, missing, left, in.z, false)
+	x := make([]float32, in.n)
+	for r := range delta.Rows {
+		l, d := left.Row(r), delta.Row(r)
+		kernel.Mul(x, d, in.plain)
+		dd := float64(kernel.Dot(x, d)) + float64(kernel.Dot(wanted.Row(r), wanted.Row(r)))
+		rd := dd - float64(kernel.Dot(x, l)) - float64(kernel.Dot(wanted.Row(r), missing.Row(r)))
+		kernel.Mul(x, l, in.plain)
+		told(r, rd, dd, float64(kernel.Dot(x, l))+float64(kernel.Dot(missing.Row(r), missing.Row(r))))
 	}
 }
 

@@ -69,7 +69,7 @@ func Apply(base *arch.Model, ds Deltas) (*arch.Model, error) {
 // is filled when the plan has been run; call [Report.Finish] then.
 //
 // Memory: the runner's blocks, and 40 bytes a row of the tensors in flight; with
-// moments, 800 bytes times n for each of two tensors of n columns and less than
+// moments, 1.5 kB times n for each of two tensors of n columns and less than
 // 32 MiB a thread, besides what the moments themselves take.
 func NewPlan(base *arch.Model, ds Deltas, opt Options) (*format.Plan, *Report, error) {
 	if opt.Method == "" {

@@ -32,7 +32,8 @@ type Dither struct {
 // are one step apart.
 func CanDither(t format.Type) bool {
 	g, ok := GridOf(t)
-	return ok && g.Levels[1]-g.Levels[0] == 1 && g.Levels[len(g.Levels)-1]-g.Levels[0] == float32(len(g.Levels)-1)
+	// With four levels and no minimum every other change would be cut off.
+	return ok && (len(g.Levels) > 4 || g.HasMin) && g.Levels[1]-g.Levels[0] == 1 && g.Levels[len(g.Levels)-1]-g.Levels[0] == float32(len(g.Levels)-1)
 }
 
 // DitherTypes lists the types that a [Dither] is for.

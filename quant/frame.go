@@ -44,7 +44,11 @@ func (g *Grid) Coding() Coding { return codings[g.Type] }
 
 // NewFrame makes room for blocks blocks.
 func (g *Grid) NewFrame(blocks int) *Frame {
-	f := &Frame{D: make([]float32, blocks)}
+	f := &Frame{}
+	if g.Fixed {
+		return f
+	}
+	f.D = make([]float32, blocks)
 	if g.HasMin {
 		f.M = make([]float32, blocks)
 	}
@@ -60,6 +64,9 @@ func (g *Grid) NewFrame(blocks int) *Frame {
 
 // UnpackFrame reads the frames of whole blocks of src.
 func (g *Grid) UnpackFrame(f *Frame, src []byte) {
+	if g.Fixed {
+		return
+	}
 	subs := g.Block / g.Sub
 	for i := 0; i*g.Bytes < len(src); i++ {
 		b := src[i*g.Bytes : (i+1)*g.Bytes]
@@ -82,6 +89,9 @@ func (g *Grid) UnpackFrame(f *Frame, src []byte) {
 // PackFrame writes frames into whole blocks of dst, leaving codes as they are. D and
 // M are rounded to float16; integers out of range are a bug of the caller's.
 func (g *Grid) PackFrame(dst []byte, f *Frame) {
+	if g.Fixed {
+		return
+	}
 	subs := g.Block / g.Sub
 	for i := 0; i*g.Bytes < len(dst); i++ {
 		b := dst[i*g.Bytes : (i+1)*g.Bytes]
@@ -110,6 +120,10 @@ func frameFactors(g *Grid, b []byte) (d, m []byte) {
 		return b[108:110], nil
 	case format.Q6_K:
 		return b[208:210], nil
+	case format.TQ1_0:
+		return b[52:54], nil
+	case format.TQ2_0:
+		return b[64:66], nil
 	}
 	return b[0:2], b[2:4]
 }

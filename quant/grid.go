@@ -20,13 +20,16 @@ type Grid struct {
 	Levels []float32 // ascending, in units of the step; a code is an index into it
 	// HasMin says that sub-blocks have minimums.
 	HasMin bool
+	// Fixed says that steps are of so few values that changing one by a little is impossible; there
+	// is no [Frame] then.
+	Fixed bool
 
 	unpack func(codes []uint8, step, min []float32, block []byte)
 	pack   func(block []byte, codes []uint8)
 }
 
 // GridOf returns the grid of t; ok is false for types whose values do not lie on
-// one (floats, and the IQ types that code groups of values together).
+// one (floats, and IQ1, IQ2 and IQ3, which code groups of values together).
 func GridOf(t format.Type) (g *Grid, ok bool) {
 	g, ok = grids[t]
 	return g, ok
