@@ -77,7 +77,7 @@ func TestExperts(t *testing.T) {
 				return all
 			}
 			want := logits(l.adapter)
-			base := &Base{Path: src.Path, Source: src, Model: m}
+			base := &Base{Path: src.Path, Source: src, original: src, Model: m}
 			file, err := l.file("experts", base)
 			if err != nil {
 				t.Fatal(err)
