@@ -75,24 +75,28 @@ func truncatedSVD(ctx context.Context, pool *kernel.Pool, m format.RowReader, cu
 			return LowRank{}, nil, err
 		}
 		q, _ := thinQR(toDense(y, false))
+		tidy(len(y.Data))
 		z, err := s.transposeTimes(toMat(q))
 		if err != nil {
 			return LowRank{}, nil, err
 		}
 		p, _ := thinQR(toDense(z, false))
 		omega = toMat(p)
+		tidy(len(z.Data))
 	}
 	y, err := s.times(omega)
 	if err != nil {
 		return LowRank{}, nil, err
 	}
 	q, _ := thinQR(toDense(y, false))
+	tidy(len(y.Data))
 	// m ≈ q (mᵀ q)ᵀ; mᵀ q = p r, so m ≈ q rᵀ pᵀ.
 	z, err := s.transposeTimes(toMat(q))
 	if err != nil {
 		return LowRank{}, nil, err
 	}
 	p, r := thinQR(toDense(z, false))
+	tidy(len(z.Data))
 	core := blas64.General{Rows: r.Cols, Cols: r.Rows, Stride: r.Rows, Data: make([]float64, r.Rows*r.Cols)}
 	for i := range r.Rows {
 		for j := range r.Cols {

@@ -3,6 +3,7 @@ package merge
 import (
 	"fmt"
 	"math"
+	"runtime"
 
 	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/blas64"
@@ -80,18 +81,32 @@ func fromCore(q, core, p blas64.General, cut Cut) (LowRank, error) {
 	svd.VTo(&v)
 	r := cut.rank(s)
 	l := LowRank{Singular: s, A: kernel.NewMat(r, p.Rows), B: kernel.NewMat(q.Rows, r), Kept: kept(s, r)}
-	left, right := product(q, columns(u, r)), product(p, columns(v, r))
+	// One side after the other: they are the largest things here.
+	left := product(q, columns(u, r))
 	for k := range r {
 		root := math.Sqrt(s[k])
 		for i := range q.Rows {
 			l.B.Data[i*r+k] = float32(left.Data[i*left.Stride+k] * root)
 		}
+	}
+	tidy(len(l.B.Data))
+	right := product(p, columns(v, r))
+	for k := range r {
+		root := math.Sqrt(s[k])
 		row := l.A.Row(k)
 		for j := range row {
 			row[j] = float32(right.Data[j*right.Stride+k] * root)
 		}
 	}
 	return l, nil
+}
+
+// tidy gives back what is garbage by now before more matrices of n values are made, where
+// these are large: the collector would wait until there is as much of it again.
+func tidy(n int) {
+	if n > 1<<20 {
+		runtime.GC()
+	}
 }
 
 // denseSVD is the singular form of a matrix that is there as a whole, in float64:

@@ -146,6 +146,9 @@ func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, 
 	if err := o.report.check(); err != nil {
 		return err
 	}
+	if err := checkPromotion(o.maxError, o.maxGrowth); err != nil {
+		return err
+	}
 	if o.recovery > 0 {
 		if err := o.checkRecovery(); err != nil {
 			return err

@@ -11,6 +11,14 @@ import (
 // recovery asked for is there: the first is none.
 var promotionSteps = []float64{0, 0.25, 0.5, 1}
 
+// checkPromotion refuses limits of method promote that mean nothing.
+func checkPromotion(maxError, maxGrowth float64) error {
+	if !(maxError >= 0) || !(maxGrowth >= 0) {
+		return format.Usagef("--max-error %v and --max-growth %v: neither may be negative", maxError, maxGrowth)
+	}
+	return nil
+}
+
 // checkRecovery says whether a recovery can be asked for, and makes it what counts as lost.
 func (o *mergeOptions) checkRecovery() error {
 	switch {

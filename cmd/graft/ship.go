@@ -94,6 +94,9 @@ func (a *app) ship(ctx context.Context, args []string, o *evalOptions) error {
 	if err := o.ship.report.check(); err != nil {
 		return err
 	}
+	if err := checkPromotion(o.ship.maxError, o.ship.maxGrowth); err != nil {
+		return err
+	}
 	for _, m := range o.ship.methods {
 		if _, err := merge.MethodByName(m); err != nil {
 			return err
