@@ -71,7 +71,7 @@ func newDebugGradientsCmd(a *app) *cobra.Command {
 		Use:   "gradients MODEL --ids \"1 2 3\" --adapter A -o FILE.safetensors",
 		Short: "Write the gradients of an adapter: PEFT names, and the scalar loss",
 		Long: `gradients runs a sequence forward and backward and writes the derivatives of the mean loss
-with respect to every A and B of one adapter, under PEFT's names and in its
+with respect to every A and B of one adapter, and to its rows of tokens, under PEFT's names and in its
 layout, and the loss.
 
   graft debug gradients model.gguf --adapter lesson --ids "1 2 3" -o gradients.safetensors
@@ -175,7 +175,20 @@ func (a *app) debugGradients(path string, o *debugOptions) error {
 		return err
 	}
 	defer src.Close()
-	defer m.Close()
+	file, err := openAdapter(parseWeighted(o.adapters[0]).path)
+	if err != nil {
+		return err
+	}
+	if err := file.Resolve(src); err != nil {
+		return err
+	}
+	base := &train.Base{Path: path, Source: src, Model: m}
+	defer func() { base.Model.Close() }()
+	ad, err := base.LoadAdapter(file.Path)
+	if err != nil {
+		return err
+	}
+	m = base.Model // with the tokens that the adapter brings
 	ids, err := parseIDs(o.ids, m.Vocab, false)
 	if err != nil {
 		return err
@@ -188,20 +201,6 @@ func (a *app) debugGradients(path string, o *debugOptions) error {
 		if len(labels) != len(ids) {
 			return format.Usagef("%d labels for %d ids", len(labels), len(ids))
 		}
-	}
-	file, err := openAdapter(parseWeighted(o.adapters[0]).path)
-	if err != nil {
-		return err
-	}
-	if err := file.Resolve(src); err != nil {
-		return err
-	}
-	if file.Tokens != nil {
-		return format.Unsupported("gradients of an adapter with rows of tokens")
-	}
-	ad, err := train.ModelAdapter(file)
-	if err != nil {
-		return err
 	}
 	grads := model.NewGrads(ad)
 	loss, err := m.LossAndGrad(&model.Batch{IDs: ids, Targets: model.ShiftLabels(labels, nil)}, ad, grads)
@@ -246,6 +245,12 @@ func gradientPlan(file *adapter.Adapter, grads model.Grads, loss model.Loss) *fo
 		keyA, keyB, ma, mb := file.PEFTTensors(q)
 		put(keyA, []int64{int64(ma.Rows), int64(ma.Cols)}, ma.Data)
 		put(keyB, []int64{int64(mb.Rows), int64(mb.Cols)}, mb.Data)
+	}
+	if file.Tokens != nil {
+		for _, r := range file.Tokens.Rows {
+			g := meanGrad(grads[r.Target].Rows, loss.Tokens)
+			put(file.PEFTTokens(r), []int64{int64(g.Rows), int64(g.Cols)}, g.Data)
+		}
 	}
 	put("loss", nil, []float32{float32(loss.Mean())})
 	return plan

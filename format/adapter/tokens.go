@@ -433,6 +433,14 @@ func (t *Tokens) takeSaved(m *arch.Model) error {
 // plainToken is a token as both kinds of files spell it: GGUF has spaces in tokens of the user's.
 func plainToken(s string) string { return strings.ReplaceAll(s, "▁", " ") }
 
+// PEFTTokens is the key under which PEFT has rows of tokens of a, which is resolved.
+func (a *Adapter) PEFTTokens(r TokenRows) string {
+	if len(a.Pairs) == 0 {
+		return peftPrefix + r.Module + tokensPart
+	}
+	return peftPrefix + r.Module + tokensWrap + tokensPart
+}
+
 // putTokens adds the rows to a plan and what they need to a configuration. alone says
 // that there are no pairs: then the adapter is one of PEFT's type TRAINABLE_TOKENS.
 func (a *Adapter) putTokens(plan *format.Plan, c map[string]any, typ format.Type) error {
@@ -444,11 +452,7 @@ func (a *Adapter) putTokens(plan *format.Plan, c map[string]any, typ format.Type
 	indices := map[string][]int32{}
 	var targets []string
 	for _, r := range t.Rows {
-		key := peftPrefix + r.Module + tokensWrap + tokensPart
-		if alone {
-			key = peftPrefix + r.Module + tokensPart
-		}
-		if err := output(plan, key, typ, dims(r.Rows), r.Rows); err != nil {
+		if err := output(plan, a.PEFTTokens(r), typ, dims(r.Rows), r.Rows); err != nil {
 			return err
 		}
 		short := r.Module[strings.LastIndexByte(r.Module, '.')+1:]
