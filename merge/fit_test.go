@@ -401,4 +401,19 @@ func TestFitGroups(t *testing.T) {
 			t.Errorf("%v: codes are moved without moments", c.typ)
 		}
 	}
+	// The report counts groups that moved, not values that another factor changes.
+	tg, _, _ := fitCase(t, format.IQ3_S, 0.003)
+	v := &format.View{Name: "blk.0.attn_q.weight", Type: format.IQ3_S, Shape: []int64{fitTestRows, fitTestCols}, Rows: tg.raw.(*stored)}
+	base := arch.NewModel("base", &gguf.Meta{}, []*format.View{v})
+	plan, report, err := NewPlan(base, Deltas{v.Name: tg.delta}, Options{Method: "fit", Moments: correlated()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := format.Run(context.Background(), plan, nowhere{}, format.RunOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	report.Finish()
+	if c := report.Total.Changed; c == 0 || c%8 != 0 || c > fitTestRows*fitTestCols/8 {
+		t.Errorf("%d of %d codes have changed", c, report.Total.Elements)
+	}
 }

@@ -88,17 +88,19 @@ func (s sums) survival(n int64) Survival {
 // tally collects the sums of a tensor by row, so that their total does not depend
 // on how the rows were dealt out to threads.
 type tally struct {
-	t    *TensorSurvival
-	cols int
-	grid *quant.Grid
-	rows []sums
-	all  sums // of all rows, once they are counted
+	t      *TensorSurvival
+	cols   int
+	grid   *quant.Grid
+	groups *quant.Groups
+	rows   []sums
+	all    sums // of all rows, once they are counted
 }
 
 func (r *Report) tally(v *format.View, method string) *tally {
 	_, cols := v.Rows.Dims()
 	t := &tally{t: &TensorSurvival{Name: v.Name, Type: v.Type.String(), Method: method}, cols: int(cols)}
 	t.grid, _ = quant.GridOf(v.Type)
+	t.groups, _ = quant.GroupsOf(v.Type)
 	r.Tensors = append(r.Tensors, t.t)
 	r.tallies = append(r.tallies, t)
 	return t
@@ -130,7 +132,7 @@ func (t *tally) count(raw, merged []byte, base, now, delta []float32, row int64)
 		*s = sums{rdIn: s.rdIn, ddIn: s.ddIn, eeIn: s.eeIn}
 		w, r, d := base[i*t.cols:(i+1)*t.cols], now[i*t.cols:(i+1)*t.cols], delta[i*t.cols:(i+1)*t.cols]
 		switch {
-		case t.grid != nil:
+		case t.grid != nil, t.groups != nil && raw != nil: // counted below
 		case len(raw) == 2*len(delta):
 			s.changed = differing16(raw[2*i*t.cols:2*(i+1)*t.cols], merged[2*i*t.cols:])
 		default:
@@ -138,6 +140,9 @@ func (t *tally) count(raw, merged []byte, base, now, delta []float32, row int64)
 		}
 		kernel.Sub(r, r, w)
 		s.rd, s.dd, s.rr, s.ww = kernel.Dot64(r, d), kernel.SumSquares64(d), kernel.SumSquares64(r), kernel.SumSquares64(w)
+	}
+	if t.groups != nil && raw != nil {
+		t.countGroups(raw, merged, row)
 	}
 	if t.grid == nil {
 		return
@@ -192,6 +197,20 @@ func differing16(x, y []byte) (n int64) {
 
 // blockNumber finds the number of a block in a name.
 var blockNumber = regexp.MustCompile(`\.(\d+)\.`)
+
+// countGroups counts the values of groups that moved.
+func (t *tally) countGroups(raw, merged []byte, row int64) {
+	g := t.groups
+	n := len(raw) / g.Bytes * g.Block
+	a, b, step := make([]quant.Group, n/8), make([]quant.Group, n/8), make([]float32, n/g.Sub)
+	g.Unpack(a, step, raw)
+	g.Unpack(b, step, merged)
+	for i := range a {
+		if a[i] != b[i] {
+			t.rows[row+int64(8*i/t.cols)].changed += 8
+		}
+	}
+}
 
 // ByKind groups tensors by what they are in their layer and by type, in the order of
 // first appearance: "attn_q.weight (30)", in models of other names "blocks.*.ffn.0.weight (40)". The numbers are those of the group as a whole.
