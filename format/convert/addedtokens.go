@@ -193,6 +193,9 @@ func edited(b []byte, key string, edit func(old json.RawMessage) (any, error)) (
 			return put(last-int64(len(v)), last, v, "")
 		}
 	}
+	if t, err := dec.Token(); err != nil || t != json.Delim('}') {
+		return nil, fmt.Errorf("it ends inside an object")
+	}
 	comma := ", "
 	if first {
 		comma = ""
