@@ -71,7 +71,7 @@ func newFloat8(typ format.Type, mant, bias int) *Float8 {
 	f.Index[0x80] = f.Index[0]
 	n := len(f.Levels)
 	f.top = f.Levels[n-1]
-	f.beyond = f.top + (f.top-f.Levels[n-2])/2
+	f.beyond = f.top + (f.top-f.Levels[n-2])/2 // exact: values of few bits
 	return f
 }
 
