@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"fmt"
 	"math"
 
 	"github.com/graft-lora/graft/internal/tokenizer"
@@ -36,6 +37,24 @@ func (l *lora) growth() map[string]float64 {
 		out[name] = math.Sqrt(math.Max(0, sum))
 	}
 	return out
+}
+
+// rowGrowth adds the norm of what rows of tokens differ by from those of the base.
+func (b *Base) rowGrowth(all map[string]*model.Rows, into map[string]float64) error {
+	for name, rows := range all {
+		was, sum := make([]float32, rows.Data.Cols), 0.0
+		for i, id := range rows.IDs {
+			if err := b.Source.View(name).Rows.ReadRows(was, int64(id)); err != nil {
+				return fmt.Errorf("tensor %s: %w", name, err)
+			}
+			for j, x := range rows.Data.Row(i) {
+				d := float64(x) - float64(was[j])
+				sum += float64(d * d)
+			}
+		}
+		into[name] = math.Sqrt(sum)
+	}
+	return nil
 }
 
 // changeSquared is the squared norm of the sum of pairs' scale·B·A, of one expert.

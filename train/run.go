@@ -584,6 +584,9 @@ func (r *runner) loop(ctx context.Context) error {
 		var growth map[string]float64
 		if r.grows(s.Step) {
 			growth = r.lora.growth()
+			if err := r.base.rowGrowth(r.lora.adapter.Rows, growth); err != nil {
+				return err
+			}
 		}
 		err = r.log.write(LogLine{Step: s.Step, Growth: growth, Epoch: float64(s.Sequences) / float64(r.perEpoch), Loss: got.loss, LR: &lr,
 			GradNorm: got.norm, Trained: got.trained, Tokens: got.tokens, Preferences: got.preferences, Distill: got.distill, Router: got.router}, speed)
