@@ -139,7 +139,9 @@ func wrapLoRA(m *model.Model, ad *model.Adapter, c *AdapterConfig, seed uint64) 
 		}
 		l.adapter.Pairs[name] = &p
 	}
-	l.grads = model.NewGrads(l.adapter)
+	if l.grads = model.NewGrads(l.adapter); m.TiedHead {
+		l.grads.Apart()
+	}
 	for _, name := range l.names {
 		p, used, g := ad.Pairs[name], l.adapter.Pairs[name], l.grads[name]
 		l.params = append(l.params,

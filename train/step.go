@@ -130,6 +130,7 @@ func (l *lora) gradient(ctx context.Context, m *model.Model, p *preferences, sam
 		r.trained += loss.Tokens
 		r.tokens += len(b.IDs)
 	}
+	l.grads.Join()
 	if r.trained == 0 {
 		return r, fmt.Errorf("train: step %d has no token to train on: %s", step+1, describe(samples))
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/graft-lora/graft/internal/testutil"
 	"github.com/graft-lora/graft/train/data"
 	"github.com/graft-lora/graft/train/model"
 	"github.com/graft-lora/graft/train/optim"
@@ -15,23 +16,63 @@ import (
 
 // TestDivision makes the same steps divided into passes in every way: one sequence at
 // a time, all at once, packed into one, with dropout and noise. Sequences have ragged
-// lengths and few trained tokens; the adapter must come out byte for byte the same.
+// lengths and few trained tokens; the adapter must come out byte for byte the same, with
+// every kind of it whose gradients have parts of their own.
 func TestDivision(t *testing.T) {
 	t.Parallel()
+	for _, k := range []struct {
+		name, base string // base of the zoo, "" is Sprig
+		set        func(c *AdapterConfig)
+	}{
+		{"lora", "", func(*AdapterConfig) {}},
+		{"embedding", "", func(c *AdapterConfig) { c.Targets = []string{"all-linear", "embed_tokens"} }},
+		{"embedding, dora", "qwen2", func(c *AdapterConfig) { c.Targets, c.DoRA = []string{"all-linear", "embed_tokens"}, true }},
+		{"head, dora", "llama", func(c *AdapterConfig) { c.Targets, c.DoRA = ends, true }},
+		{"tokens", "", func(c *AdapterConfig) { c.TrainTokens = []string{"#7", "#10", "#38", "#41"} }},
+		{"experts", "mixtral", func(c *AdapterConfig) { c.Targets = mixed }},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
+			testDivision(t, k.base, k.set)
+		})
+	}
+}
+
+func testDivision(t *testing.T, zoo string, set func(c *AdapterConfig)) {
 	var samples []data.Sample
 	for i, n := range []int{5, 17, 9, 30, 4, 12} {
 		s := data.Sample{IDs: make([]int32, n), Train: make([]bool, n)}
 		for j := range s.IDs {
-			s.IDs[j], s.Train[j] = int32((31*i+7*j)%700+3), j > 0 && (i+j)%3 != 0
+			s.IDs[j], s.Train[j] = int32((31*i+7*j)%90+3), j > 0 && (i+j)%3 != 0
 		}
 		samples = append(samples, s)
 	}
 	make := func(samples []data.Sample, batch, context int) (masters [][]float32, losses []float64) {
 		t.Helper()
-		base := openSprig(t, "sprig-q4_k_m.gguf", model.Options{Threads: 1})
+		path := testutil.Shared(t, "models", "sprig", "sprig-q4_k_m.gguf")
+		if zoo != "" {
+			path = testutil.Shared(t, "oracle", "zoo", zoo, "f32.gguf")
+		}
+		base, err := OpenBase(path, model.Options{Threads: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { base.Close() })
 		c := DefaultConfig()
-		c.Batch, c.Context, c.Adapter.Rank, c.Adapter.Dropout, c.NEFTune = batch, context, 2, 0.1, 5
-		l, err := newLoRA(background, base.Model, &c.Adapter, 1, nil, nil)
+		c.Batch, c.Context, c.Adapter.Rank, c.NEFTune = batch, context, 2, 5
+		set(&c.Adapter)
+		if !c.Adapter.DoRA || zoo == "llama" {
+			c.Adapter.Dropout = 0.1
+		}
+		ids, err := base.trainedTokens(&c.Adapter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows, err := base.tokenRows(ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := newLoRA(background, base.Model, &c.Adapter, 1, nil, rows)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -86,6 +86,23 @@ type Grad struct {
 	A, B      kernel.Mat
 	Magnitude []float32 // nil where the pair has none
 	Rows      kernel.Mat
+
+	apart *Grad // see [Grads.Apart]
+}
+
+func (d *Grad) zero() {
+	d.A.Zero()
+	d.B.Zero()
+	clear(d.Magnitude)
+	d.Rows.Zero()
+}
+
+// ofLookUp is where the lookup of the embedding adds to.
+func (d *Grad) ofLookUp() *Grad {
+	if d.apart != nil {
+		return d.apart
+	}
+	return d
 }
 
 // Grads holds gradients by matrix, as [Adapter] holds pairs. Passes add to them.
@@ -112,11 +129,33 @@ func NewGrads(a *Adapter) Grads {
 // Zero clears all gradients.
 func (g Grads) Zero() {
 	for _, d := range g {
-		d.A.Zero()
-		d.B.Zero()
-		clear(d.Magnitude)
-		d.Rows.Zero()
+		if d.zero(); d.apart != nil {
+			d.apart.zero()
+		}
 	}
+}
+
+// Apart makes the gradients of the embedding two sums until [Grads.Join]: of its lookup, and of
+// a head that is the same matrix. In each pass the head comes first, so that one sum would
+// depend in its last bits on how sequences are divided among passes.
+func (g Grads) Apart() {
+	if d := g[embedName]; d != nil {
+		d.apart = &Grad{A: kernel.NewMat(d.A.Rows, d.A.Cols), B: kernel.NewMat(d.B.Rows, d.B.Cols),
+			Magnitude: make([]float32, len(d.Magnitude)), Rows: kernel.NewMat(d.Rows.Rows, d.Rows.Cols)}
+	}
+}
+
+// Join ends a sum over passes of gradients that are apart.
+func (g Grads) Join() {
+	d := g[embedName]
+	if d == nil || d.apart == nil {
+		return
+	}
+	for _, x := range [][2][]float32{{d.A.Data, d.apart.A.Data}, {d.B.Data, d.apart.B.Data},
+		{d.Magnitude, d.apart.Magnitude}, {d.Rows.Data, d.apart.Rows.Data}} {
+		kernel.Add(x[0], x[1])
+	}
+	d.apart.zero()
 }
 
 // Dropout zeroes each element of an adapter's input with probability P and scales

@@ -146,19 +146,19 @@ func (m *Model) headScaledBackward(dx, h kernel.Mat) {
 		return
 	}
 	for t := range dx.Rows {
-		b.addMagnitude(dx.Row(t), h.Row(t), 1)
+		b.addMagnitude(b.grad, dx.Row(t), h.Row(t), 1)
 	}
 	m.rows(dx.Rows, func(t, _ int) { kernel.Mul(dx.Row(t), dx.Row(t), b.columnNorms.factor) })
 }
 
-// addMagnitude adds scale·g∘x/n to the gradient of the magnitudes.
-func (b *bound) addMagnitude(g, x []float32, scale float32) {
-	if b.grad == nil {
+// addMagnitude adds scale·g∘x/n to the gradient of the magnitudes in to, if there is one.
+func (b *bound) addMagnitude(to *Grad, g, x []float32, scale float32) {
+	if to == nil {
 		return
 	}
 	for i, n := range b.columnNorms.norm {
 		if n != 0 {
-			b.grad.Magnitude[i] += float32(float32(scale*g[i]) * (x[i] / n))
+			to.Magnitude[i] += float32(float32(scale*g[i]) * (x[i] / n))
 		}
 	}
 }

@@ -19,8 +19,9 @@ type Rows struct {
 // boundRows are rows on their matrix, for the length of a pass. They are its weights then.
 type boundRows struct {
 	*Rows
-	base kernel.Weights
-	grad kernel.Mat // without rows unless they are trained
+	base     kernel.Weights
+	grad     kernel.Mat // without rows unless they are trained
+	ofLookUp kernel.Mat // where the embedding's lookup adds to
 }
 
 func (r *boundRows) Dims() (rows, cols int) { return r.base.Dims() }
@@ -61,7 +62,7 @@ func (m *Model) bindRows(a Scaled, grads Grads) error {
 		if g == nil || !sameShape(g.Rows, r.Data) {
 			return fmt.Errorf("model: no gradient was made for the rows of %s, or one of another shape", name)
 		}
-		l.rows.grad = g.Rows
+		l.rows.grad, l.rows.ofLookUp = g.Rows, g.ofLookUp().Rows
 	}
 	return nil
 }
@@ -95,7 +96,7 @@ func (m *Model) lookUpRowsBackward(g kernel.Mat, ids []int32) {
 	r := m.embed.rows
 	for t := range g.Rows {
 		if i, ok := slices.BinarySearch(r.IDs, ids[t]); ok {
-			kernel.Axpy(r.grad.Row(i), m.EmbedScale, g.Row(t))
+			kernel.Axpy(r.ofLookUp.Row(i), m.EmbedScale, g.Row(t))
 		}
 	}
 }

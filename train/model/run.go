@@ -340,7 +340,7 @@ func (m *Model) lookUpBackward(g kernel.Mat, ids []int32) {
 		if b.grad == nil {
 			continue
 		}
-		s := b.scale * m.EmbedScale
+		s, grad := b.scale*m.EmbedScale, b.grad.ofLookUp()
 		var was []float32
 		for t := range g.Rows {
 			id, row := int(ids[t]), g.Row(t)
@@ -350,12 +350,12 @@ func (m *Model) lookUpBackward(g kernel.Mat, ids []int32) {
 				for j, u := range b.pair.B.Row(id) {
 					kernel.Axpy(was, b.scale*u, b.pair.A.Row(j))
 				}
-				b.addMagnitude(row, was, m.EmbedScale)
+				b.addMagnitude(grad, row, was, m.EmbedScale)
 				kernel.Mul(row, row, n.factor)
 			}
 			for j, u := range b.pair.B.Row(id) {
-				kernel.Axpy(b.grad.A.Row(j), s*u, row)
-				b.grad.B.Row(id)[j] += float32(s * kernel.Dot(b.pair.A.Row(j), row))
+				kernel.Axpy(grad.A.Row(j), s*u, row)
+				grad.B.Row(id)[j] += float32(s * kernel.Dot(b.pair.A.Row(j), row))
 			}
 		}
 	}
