@@ -77,7 +77,7 @@ status 5.` + exitStatus,
 		},
 	}
 	o.output.add(cmd, "GGUF file or folder to write")
-	o.data.add(cmd, "text or JSONL that shows the method real inputs, and that the recovery is measured on")
+	o.data.add(cmd, "text or JSONL that shows the method real inputs, and that the recovery is measured on: 16,384 tokens spread over it, or --limit")
 	o.gate.add(cmd)
 	o.report.add(cmd)
 	f := cmd.Flags()
@@ -167,8 +167,9 @@ func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, 
 		a.printSurvival(report, o.tensors)
 	}
 	measured := o.data
+	measured.most = mergeTokens
 	if o.heldOut != "" {
-		measured.path = o.heldOut
+		measured.path, measured.most = o.heldOut, 0
 	}
 	if measured.path != "" {
 		if doc.Recovery, err = a.recovery(ctx, basePath, adapterArgs, o.output.path, &measured); err != nil {

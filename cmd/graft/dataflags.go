@@ -20,6 +20,7 @@ type dataFlags struct {
 	samples data.Options
 	fields  data.Fields
 	half    int // 1: the first half of the samples only, 2: the second
+	most    int // tokens, in samples spread over the whole, where there is no limit; 0: all
 }
 
 func (d *dataFlags) add(cmd *cobra.Command, what string) {
@@ -48,12 +49,32 @@ func (d *dataFlags) read(base *train.Base) ([]data.Sample, error) {
 		if n == 0 {
 			return nil, format.Usagef("%s has one record or window, which cannot be halved: give other data with --held-out", d.path)
 		}
-		if d.half == 1 {
-			return samples[:n], nil
+		before := samples[:n]
+		if samples = samples[n:]; d.half == 1 {
+			samples = before
 		}
-		samples = samples[n:]
+	}
+	if d.most > 0 && d.limit == 0 {
+		samples = spread(samples, d.most)
 	}
 	return samples, nil
+}
+
+// spread are samples of about that many tokens, evenly spread over all; at least one.
+func spread(samples []data.Sample, tokens int) []data.Sample {
+	total := 0
+	for _, s := range samples {
+		total += len(s.IDs)
+	}
+	if total <= tokens {
+		return samples
+	}
+	n := max(len(samples)*tokens/total, 1)
+	some := make([]data.Sample, n)
+	for i := range some {
+		some[i] = samples[i*len(samples)/n]
+	}
+	return some
 }
 
 // evalTokens is how many tokens are run at once, which bounds memory.

@@ -70,6 +70,11 @@ func mergedMeta(base *arch.Model, plan *format.Plan) *gguf.Meta {
 	return meta
 }
 
+// mergeTokens is how many tokens a merge takes of --data, in records spread over it, where no
+// --limit says otherwise: as many as the trainer's sketch has at most. A file of training data
+// would take hours, and more of it changes little.
+const mergeTokens = 16384
+
 // dataMoments are those of --data, for which base and adapters are run.
 func (a *app) dataMoments(basePath string, deltas merge.Deltas, adapterArgs []string, o *mergeOptions) (done func(), m merge.Moments, err error) {
 	memory, err := parseSize(o.momentMemory)
@@ -89,6 +94,11 @@ func (a *app) dataMoments(basePath string, deltas merge.Deltas, adapterArgs []st
 	if err != nil {
 		base.Close()
 		return nil, nil, err
+	}
+	if all := len(samples); o.data.limit == 0 {
+		if samples = spread(samples, mergeTokens); len(samples) < all {
+			a.say("which inputs matter is taken from %d of the %d records or windows of %s; --limit N takes the first N", len(samples), all, o.data.path)
+		}
 	}
 	var tensors []string
 	for _, v := range base.Source.Views {
