@@ -2,9 +2,7 @@ package merge
 
 import (
 	"context"
-	"fmt"
 	"math"
-	"sync"
 
 	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/quant"
@@ -45,21 +43,14 @@ const (
 // and too little elsewhere: what is missing adds up from layer to layer, and noise
 // does not.
 type fitter struct {
-	t      *target
+	rowFitter
 	g      *quant.Grid
 	coding quant.Coding
-	in     *inputs
-	n      int
-	subs   int // sub-blocks of a row
-	blocks int
-	batch  int     // rows worked on together
+	subs   int     // sub-blocks of a row
 	half   float32 // of the shortest distance of levels
 	// What one more of each sub-block's minimum adds in h: of its columns the sums of rest, and of z.
 	minRest []float32
 	minZ    kernel.Mat
-
-	stretch float32
-	works   sync.Pool
 }
 
 func openFit(t *target) (encoder, error) {
@@ -70,9 +61,8 @@ func openFit(t *target) (encoder, error) {
 	if !ok {
 		return openKeep(t)
 	}
-	f := &fitter{t: t, g: g, coding: g.Coding(), n: t.cols, subs: t.cols / g.Sub, blocks: t.cols / g.Block}
-	f.batch = max(8, min(fitRows, fitBytes/(36*f.n)))
-	t.together = int64(f.batch)
+	f := &fitter{g: g, coding: g.Coding(), subs: t.cols / g.Sub}
+	f.open(t, g.Block, g.Bytes, func() rowsFit { return f.work() })
 	f.half = float32(math.Inf(1))
 	for i, l := range g.Levels[1:] {
 		f.half = min(f.half, (l-g.Levels[i])/2)
@@ -88,32 +78,22 @@ func openFit(t *target) (encoder, error) {
 		}
 		return f.prepare(in)
 	}
-	t.finish = func() { f.in, f.minRest, f.minZ, f.works = nil, nil, kernel.Mat{}, sync.Pool{} }
+	t.finish = func() {
+		f.close()
+		f.minRest, f.minZ = nil, kernel.Mat{}
+	}
 	return func(dst, raw []byte, delta []float32, row int64) error {
 		if f.in == nil {
 			return keep(dst, raw, delta, row)
 		}
-		rowBytes := f.blocks * g.Bytes
-		w := f.work()
-		defer f.works.Put(w)
-		for i := 0; i*f.n < len(delta); i += f.batch {
-			to := min(i+f.batch, len(delta)/f.n)
-			if err := w.begin(raw[i*rowBytes:to*rowBytes], delta[i*f.n:to*f.n]); err != nil {
-				return fmt.Errorf("rows from %d: %w", row, err)
-			}
-			w.merge(f.stretch)
-			copy(dst[i*rowBytes:], w.raw)
-			f.in.gains(w.delta, w.left, func(r int, rd, dd, ee float64) { t.onInputs(row+int64(i+r), rd, dd, ee) })
-		}
-		return nil
+		return f.encode(dst, raw, delta, row)
 	}, nil
 }
 
 func (f *fitter) prepare(in *inputs) error {
-	if in.n != f.n {
-		return fmt.Errorf("moments of %d inputs for a matrix of %d", in.n, f.n)
+	if err := f.know(in); err != nil {
+		return err
 	}
-	f.in = in
 	if f.g.HasMin {
 		f.minRest, f.minZ = make([]float32, f.subs), kernel.NewMat(f.subs, in.few.Cols)
 		for i, v := range in.fewRest {
@@ -121,80 +101,20 @@ func (f *fitter) prepare(in *inputs) error {
 			kernel.Add(f.minZ.Row(i/f.g.Sub), in.few.Row(i))
 		}
 	}
-	raw, delta, err := f.t.sample(f.batch, f.blocks*f.g.Bytes)
-	if err != nil {
-		return err
-	}
-	w := f.work()
-	defer f.works.Put(w)
-	if err := w.begin(raw, delta); err != nil {
-		return err
-	}
-	f.stretch = findStretch(f.t, in, func(s float32) (delta, left kernel.Mat) {
-		w.merge(s)
-		return w.delta, w.left
-	})
-	return nil
-}
-
-// solveStretch finds the stretch between 1 and maxStretch at which gain is 1, by false
-// position with halving, from a guess; gain rises with the stretch, but for small jumps.
-func solveStretch(guess float32, gain func(float32) float64) float32 {
-	const near = 0.003
-	x := min(max(guess, 1), maxStretch)
-	g := gain(x) - 1
-	var lo, hi float32
-	var below, above float64         // gain - 1 there
-	step := float32(2 * math.Abs(g)) // the gain changes by less than the stretch
-	for {
-		if !(math.Abs(g) > near) || g < 0 && x == maxStretch || g > 0 && x == 1 {
-			return x
-		}
-		if g < 0 {
-			lo, below = x, g
-		} else {
-			hi, above = x, g
-		}
-		if lo != 0 && hi != 0 {
-			break
-		}
-		if g < 0 {
-			x = min(x*(1+step), maxStretch)
-		} else {
-			x = max(x/(1+step), 1)
-		}
-		step *= 3
-		g = gain(x) - 1
-	}
-	for range 6 {
-		x = lo + float32((hi-lo)*float32(below/(below-above)))
-		g = gain(x) - 1
-		switch {
-		case math.Abs(g) <= near:
-			return x
-		case g < 0:
-			lo, below = x, g
-			above /= 2
-		default:
-			hi, above = x, g
-			below /= 2
-		}
-	}
-	return (lo + hi) / 2
+	return f.findStretch()
 }
 
 // fitWork is the work on some rows.
 type fitWork struct {
+	fitted
 	f       *fitter
 	rows    int
 	started bool   // with the frames of the rows it has
 	settled []byte // the rows with new frames and the codes they had
-	raw     []byte // as merged so far
 	codes   []uint8
 	frame   *quant.Frame
 	base    []float32
 
-	delta, left     kernel.Mat // rows x n: what is wanted, and of that what is not there yet
 	wanted, missing kernel.Mat // rows x few: delta·few, left·few
 	settledLeft     []float32
 	values, scratch kernel.Mat // rows x n: of codes; anything
@@ -211,12 +131,9 @@ type fitWork struct {
 }
 
 func (f *fitter) work() *fitWork {
-	if w, ok := f.works.Get().(*fitWork); ok {
-		return w
-	}
 	n, k, few, rows := f.n, f.in.k, f.in.few.Cols, f.batch
-	return &fitWork{f: f, base: make([]float32, rows*n), codes: make([]uint8, rows*n), settledLeft: make([]float32, rows*n),
-		delta: kernel.NewMat(rows, n), left: kernel.NewMat(rows, n), values: kernel.NewMat(rows, n), scratch: kernel.NewMat(rows, n),
+	return &fitWork{f: f, fitted: newFitted(rows, n), base: make([]float32, rows*n), codes: make([]uint8, rows*n), settledLeft: make([]float32, rows*n),
+		values: kernel.NewMat(rows, n), scratch: kernel.NewMat(rows, n),
 		wanted: kernel.NewMat(rows, few), missing: kernel.NewMat(rows, few), scaleZ: kernel.NewMat(rows, f.subs*few),
 		step: make([]float32, rows*f.subs), min: make([]float32, rows*f.subs),
 		least: make([]float32, rows*f.subs), most: make([]float32, rows*f.subs),

@@ -3,8 +3,6 @@ package merge
 import (
 	"context"
 	"fmt"
-	"math"
-	"sync"
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/internal/kernel"
@@ -24,13 +22,8 @@ import (
 //
 // The stretch is found as for other types ([fitter]).
 type groupFitter struct {
-	t         *target
-	g         *quant.Groups
-	in        *inputs
-	n, blocks int
-	batch     int
-	stretch   float32
-	works     sync.Pool
+	rowFitter
+	g *quant.Groups
 }
 
 const (
@@ -44,9 +37,8 @@ func openGroupFit(t *target, g *quant.Groups) (encoder, error) {
 		return nil, err
 	}
 	t.codec = codec
-	f := &groupFitter{t: t, g: g, n: t.cols, blocks: t.cols / g.Block}
-	f.batch = max(8, min(fitRows, fitBytes/(36*f.n)))
-	t.together = int64(f.batch)
+	f := &groupFitter{g: g}
+	f.open(t, g.Block, g.Bytes, func() rowsFit { return f.work() })
 	t.prepare = func(ctx context.Context) error {
 		in, err := t.inputs(ctx)
 		if err != nil {
@@ -55,50 +47,22 @@ func openGroupFit(t *target, g *quant.Groups) (encoder, error) {
 		if in == nil {
 			return format.Unsupported("nothing is known of its inputs, and method fit cannot move the codes of %v without: name text with --data, use requantize, or another --type", t.typ)
 		}
-		if in.n != f.n {
-			return fmt.Errorf("moments of %d inputs for a matrix of %d", in.n, f.n)
-		}
-		f.in = in
-		raw, delta, err := t.sample(f.batch, f.blocks*g.Bytes)
-		if err != nil {
+		if err := f.know(in); err != nil {
 			return err
 		}
-		w := f.work()
-		defer f.works.Put(w)
-		if err := w.begin(raw, delta); err != nil {
-			return err
-		}
-		f.stretch = findStretch(t, in, func(s float32) (delta, left kernel.Mat) {
-			w.merge(s)
-			return w.delta, w.left
-		})
-		return nil
+		return f.findStretch()
 	}
-	t.finish = func() { f.in, f.works = nil, sync.Pool{} }
-	return func(dst, raw []byte, delta []float32, row int64) error {
-		rowBytes := f.blocks * g.Bytes
-		w := f.work()
-		defer f.works.Put(w)
-		for i := 0; i*f.n < len(delta); i += f.batch {
-			to := min(i+f.batch, len(delta)/f.n)
-			if err := w.begin(raw[i*rowBytes:to*rowBytes], delta[i*f.n:to*f.n]); err != nil {
-				return fmt.Errorf("rows from %d: %w", row, err)
-			}
-			w.merge(f.stretch)
-			copy(dst[i*rowBytes:], w.raw)
-			f.in.gains(w.delta, w.left, func(r int, rd, dd, ee float64) { t.onInputs(row+int64(i+r), rd, dd, ee) })
-		}
-		return nil
-	}, nil
+	t.finish = f.close
+	return f.encode, nil
 }
 
 // groupWork is the work on some rows.
 type groupWork struct {
+	fitted
 	f            *groupFitter
 	rows         int
-	start, raw   []byte
+	start        []byte
 	base         []float32
-	delta, left  kernel.Mat // rows x n
 	now, scratch kernel.Mat // rows x n
 	missing      kernel.Mat // rows x few: left·few
 	blockZ       kernel.Mat // rows x blocks·few
@@ -109,11 +73,8 @@ type groupWork struct {
 }
 
 func (f *groupFitter) work() *groupWork {
-	if w, ok := f.works.Get().(*groupWork); ok {
-		return w
-	}
 	n, few, rows := f.n, f.in.few.Cols, f.batch
-	return &groupWork{f: f, base: make([]float32, rows*n), delta: kernel.NewMat(rows, n), left: kernel.NewMat(rows, n),
+	return &groupWork{f: f, fitted: newFitted(rows, n), base: make([]float32, rows*n),
 		now: kernel.NewMat(rows, n), scratch: kernel.NewMat(rows, n), missing: kernel.NewMat(rows, few), blockZ: kernel.NewMat(rows, f.blocks*few),
 		groups: make([]quant.Group, rows*n/8), step: make([]float32, rows*n/f.g.Sub),
 		state: kernel.NewMat(rows, f.in.k), push: kernel.NewMat(rows, ldlqBlock)}
@@ -360,48 +321,4 @@ func (f *groupFitter) worth(signs uint8, by *[8]float32, gain [8]float32, step f
 		square += float32(x * sum)
 	}
 	return linear - float32(float32(step*step)*square)
-}
-
-// sample reads rows spread over the tensor, and the change of them.
-func (t *target) sample(most, rowBytes int) (raw []byte, delta []float32, err error) {
-	rows := int(t.rows)
-	n := min(rows, fitSample, most)
-	raw, delta = make([]byte, n*rowBytes), make([]float32, n*t.cols)
-	base := make([]float32, t.cols)
-	for i := range n {
-		row := int64(i * rows / n)
-		one := raw[i*rowBytes : (i+1)*rowBytes]
-		if err := t.raw.ReadRaw(one, row); err != nil {
-			return nil, nil, err
-		}
-		t.codec.Decode(base, one)
-		t.delta.Change(delta[i*t.cols:(i+1)*t.cols], base, row)
-	}
-	return raw, delta, nil
-}
-
-// findStretch finds the stretch with which merge, which gives the change wanted of a sample and
-// what is left of it, reaches the gain aimed at.
-func findStretch(t *target, in *inputs, merge func(stretch float32) (delta, left kernel.Mat)) float32 {
-	gain := func(stretch float32) float64 {
-		delta, left := merge(stretch)
-		var rd, dd, plain, all float64
-		in.gains(delta, left, func(r int, a, b, _ float64) {
-			rd, dd = rd+a, dd+b
-			d := delta.Row(r)
-			square := float64(kernel.Dot(d, d))
-			plain += square - float64(kernel.Dot(d, left.Row(r)))
-			all += square
-		})
-		if !(dd > 0) || all == 0 {
-			return 1
-		}
-		return rd/dd - float64(fitBeyond*(1-plain/all))
-	}
-	s := solveStretch(*t.guess, gain)
-	if math.IsNaN(float64(s)) {
-		s = 1
-	}
-	*t.guess = s
-	return s
 }

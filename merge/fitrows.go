@@ -1,0 +1,177 @@
+package merge
+
+import (
+	"fmt"
+	"math"
+	"sync"
+
+	"github.com/graft-lora/graft/internal/kernel"
+)
+
+// rowFitter is what the fitters of all types share: rows of one tensor are worked on some
+// together, by works that are used again, towards a stretched change.
+type rowFitter struct {
+	t         *target
+	in        *inputs // nil until something is known of them
+	n, blocks int
+	rowBytes  int
+	batch     int // rows worked on together
+	stretch   float32
+	works     sync.Pool
+}
+
+// rowsFit is the work on some rows.
+type rowsFit interface {
+	// begin takes rows of the base and the change wanted of them.
+	begin(raw []byte, delta []float32) error
+	// merge makes the rows anew from what begin was given.
+	merge(stretch float32)
+	result() *fitted
+}
+
+// fitted are rows as merged so far.
+type fitted struct {
+	raw         []byte
+	delta, left kernel.Mat // rows x n: what is wanted, and of that what is not there yet
+}
+
+func newFitted(rows, n int) fitted {
+	return fitted{delta: kernel.NewMat(rows, n), left: kernel.NewMat(rows, n)}
+}
+
+func (r *fitted) result() *fitted { return r }
+
+func (f *rowFitter) open(t *target, block, bytes int, work func() rowsFit) {
+	f.t, f.n, f.blocks = t, t.cols, t.cols/block
+	f.rowBytes = f.blocks * bytes
+	f.batch = max(8, min(fitRows, fitBytes/(36*f.n)))
+	t.together = int64(f.batch)
+	f.works.New = func() any { return work() }
+}
+
+// know takes what is known of the inputs.
+func (f *rowFitter) know(in *inputs) error {
+	if in.n != f.n {
+		return fmt.Errorf("moments of %d inputs for a matrix of %d", in.n, f.n)
+	}
+	f.in = in
+	return nil
+}
+
+// close gives back what the inputs and the works hold.
+func (f *rowFitter) close() { f.in, f.works = nil, sync.Pool{New: f.works.New} }
+
+// encode is the [encoder] of the rows, once the stretch is known. It is safe for concurrent use.
+func (f *rowFitter) encode(dst, raw []byte, delta []float32, row int64) error {
+	w := f.works.Get().(rowsFit)
+	defer f.works.Put(w)
+	for i := 0; i*f.n < len(delta); i += f.batch {
+		to := min(i+f.batch, len(delta)/f.n)
+		if err := w.begin(raw[i*f.rowBytes:to*f.rowBytes], delta[i*f.n:to*f.n]); err != nil {
+			return fmt.Errorf("rows from %d: %w", row, err)
+		}
+		w.merge(f.stretch)
+		r := w.result()
+		copy(dst[i*f.rowBytes:], r.raw)
+		f.in.gains(r.delta, r.left, func(at int, rd, dd, ee float64) { f.t.onInputs(row+int64(i+at), rd, dd, ee) })
+	}
+	return nil
+}
+
+// sample reads rows spread over the tensor, and the change of them.
+func (t *target) sample(most, rowBytes int) (raw []byte, delta []float32, err error) {
+	rows := int(t.rows)
+	n := min(rows, fitSample, most)
+	raw, delta = make([]byte, n*rowBytes), make([]float32, n*t.cols)
+	base := make([]float32, t.cols)
+	for i := range n {
+		row := int64(i * rows / n)
+		one := raw[i*rowBytes : (i+1)*rowBytes]
+		if err := t.raw.ReadRaw(one, row); err != nil {
+			return nil, nil, err
+		}
+		t.codec.Decode(base, one)
+		t.delta.Change(delta[i*t.cols:(i+1)*t.cols], base, row)
+	}
+	return raw, delta, nil
+}
+
+// findStretch finds the stretch with which a sample of the rows reaches the gain aimed at.
+func (f *rowFitter) findStretch() error {
+	raw, delta, err := f.t.sample(f.batch, f.rowBytes)
+	if err != nil {
+		return err
+	}
+	w := f.works.Get().(rowsFit)
+	defer f.works.Put(w)
+	if err := w.begin(raw, delta); err != nil {
+		return err
+	}
+	s := solveStretch(*f.t.guess, func(stretch float32) float64 {
+		w.merge(stretch)
+		r := w.result()
+		var rd, dd, plain, all float64
+		f.in.gains(r.delta, r.left, func(at int, a, b, _ float64) {
+			rd, dd = rd+a, dd+b
+			d := r.delta.Row(at)
+			square := float64(kernel.Dot(d, d))
+			plain += square - float64(kernel.Dot(d, r.left.Row(at)))
+			all += square
+		})
+		if !(dd > 0) || all == 0 {
+			return 1
+		}
+		return rd/dd - float64(fitBeyond*(1-plain/all))
+	})
+	if math.IsNaN(float64(s)) {
+		s = 1
+	}
+	*f.t.guess, f.stretch = s, s
+	return nil
+}
+
+// solveStretch finds the stretch between 1 and maxStretch at which gain is 1, by false
+// position with halving, from a guess; gain rises with the stretch, but for small jumps.
+func solveStretch(guess float32, gain func(float32) float64) float32 {
+	const near = 0.003
+	x := min(max(guess, 1), maxStretch)
+	g := gain(x) - 1
+	var lo, hi float32
+	var below, above float64         // gain - 1 there
+	step := float32(2 * math.Abs(g)) // the gain changes by less than the stretch
+	for {
+		if !(math.Abs(g) > near) || g < 0 && x == maxStretch || g > 0 && x == 1 {
+			return x
+		}
+		if g < 0 {
+			lo, below = x, g
+		} else {
+			hi, above = x, g
+		}
+		if lo != 0 && hi != 0 {
+			break
+		}
+		if g < 0 {
+			x = min(x*(1+step), maxStretch)
+		} else {
+			x = max(x/(1+step), 1)
+		}
+		step *= 3
+		g = gain(x) - 1
+	}
+	for range 6 {
+		x = lo + float32((hi-lo)*float32(below/(below-above)))
+		g = gain(x) - 1
+		switch {
+		case math.Abs(g) <= near:
+			return x
+		case g < 0:
+			lo, below = x, g
+			above /= 2
+		default:
+			hi, above = x, g
+			below /= 2
+		}
+	}
+	return (lo + hi) / 2
+}
