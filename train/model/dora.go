@@ -56,6 +56,19 @@ func (l *linear) renormed() bool {
 	return false
 }
 
+// normed gives a DoRA pair its norms, for used: those of the last pass, or what compute gives
+// where the adapter has changed since.
+func (m *Model) normed(used map[normKey]*normed, l *linear, b *bound, compute func(*linear, *bound) []float32) *normed {
+	key := normKey{l, b.whole, b.scale}
+	n := m.norms[key]
+	if n == nil || n.version != b.version {
+		n = &normed{version: b.version, norm: compute(l, b)}
+	}
+	n.setFactor(b.pair.Magnitude)
+	used[key] = n
+	return n
+}
+
 // findNorms gives the DoRA pairs bound their norms: those of the last pass where the
 // adapter did not change since.
 func (m *Model) findNorms() error {
@@ -72,13 +85,7 @@ func (m *Model) findNorms() error {
 			if b.grad != nil && len(l.bound) > 1 {
 				return fmt.Errorf("model: the DoRA pair of %s cannot be trained beside another", l.name)
 			}
-			key := normKey{l, b.whole, b.scale}
-			n := m.norms[key]
-			if n == nil || n.version != b.version {
-				n = &normed{version: b.version, norm: m.rowNorms(l, b)}
-			}
-			n.setFactor(b.pair.Magnitude)
-			used[key], b.norms = n, n
+			b.norms = m.normed(used, l, b, m.rowNorms)
 		}
 		return nil
 	}

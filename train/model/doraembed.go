@@ -30,13 +30,7 @@ func (m *Model) columnNorms(used map[normKey]*normed) error {
 		if len(l.bound) > 1 {
 			return format.Unsupported("DoRA of the embedding beside another change of it: merge the adapter into its base")
 		}
-		key := normKey{l, b.whole, b.scale}
-		n := m.norms[key]
-		if n == nil || n.version != b.version {
-			n = &normed{version: b.version, norm: m.normsOfColumns(l, b)}
-		}
-		n.setFactor(b.pair.Magnitude)
-		used[key], b.columnNorms = n, n
+		b.columnNorms = m.normed(used, l, b, m.normsOfColumns)
 	}
 	return nil
 }
