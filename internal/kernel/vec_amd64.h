@@ -170,17 +170,33 @@ loop:
 #endif
 	DONE
 
+// Sixteen float64 sums at DX, in V0 and V1, of AVX2 in V0 to V3.
+#ifdef WIDE
+#define LOADSUMS \
+	VMOVUPS (0*VB)(DX), V0 \
+	VMOVUPS (1*VB)(DX), V1
+#define STORESUMS \
+	VMOVUPS V0, (0*VB)(DX) \
+	VMOVUPS V1, (1*VB)(DX)
+#else
+#define LOADSUMS \
+	VMOVUPS (0*VB)(DX), V0 \
+	VMOVUPS (1*VB)(DX), V1 \
+	VMOVUPS (2*VB)(DX), V2 \
+	VMOVUPS (3*VB)(DX), V3
+#define STORESUMS \
+	VMOVUPS V0, (0*VB)(DX) \
+	VMOVUPS V1, (1*VB)(DX) \
+	VMOVUPS V2, (2*VB)(DX) \
+	VMOVUPS V3, (3*VB)(DX)
+#endif
+
 // func sumSquares64(l *[16]float64, x *float32, n int)
 TEXT FN_sumSquares64(SB), NOSPLIT, $0-24
 	MOVQ    l+0(FP), DX
 	MOVQ    x+8(FP), SI
 	COUNT(n+16(FP))
-	VMOVUPS (0*VB)(DX), V0
-	VMOVUPS (1*VB)(DX), V1
-#ifndef WIDE
-	VMOVUPS (2*VB)(DX), V2
-	VMOVUPS (3*VB)(DX), V3
-#endif
+	LOADSUMS
 loop:
 	VCVTPS2PD   (SI)(AX*1), V4
 	VCVTPS2PD   (VB/2)(SI)(AX*1), V5
@@ -195,12 +211,7 @@ loop:
 	ADDQ    $64, AX
 	CMPQ    AX, CX
 	JLT     loop
-	VMOVUPS V0, (0*VB)(DX)
-	VMOVUPS V1, (1*VB)(DX)
-#ifndef WIDE
-	VMOVUPS V2, (2*VB)(DX)
-	VMOVUPS V3, (3*VB)(DX)
-#endif
+	STORESUMS
 	DONE
 
 // func dot64(l *[16]float64, x, y *float32, n int)
@@ -209,12 +220,7 @@ TEXT FN_dot64(SB), NOSPLIT, $0-32
 	MOVQ    x+8(FP), SI
 	MOVQ    y+16(FP), DI
 	COUNT(n+24(FP))
-	VMOVUPS (0*VB)(DX), V0
-	VMOVUPS (1*VB)(DX), V1
-#ifndef WIDE
-	VMOVUPS (2*VB)(DX), V2
-	VMOVUPS (3*VB)(DX), V3
-#endif
+	LOADSUMS
 loop:
 	VCVTPS2PD   (SI)(AX*1), V4
 	VCVTPS2PD   (VB/2)(SI)(AX*1), V5
@@ -233,12 +239,7 @@ loop:
 	ADDQ    $64, AX
 	CMPQ    AX, CX
 	JLT     loop
-	VMOVUPS V0, (0*VB)(DX)
-	VMOVUPS V1, (1*VB)(DX)
-#ifndef WIDE
-	VMOVUPS V2, (2*VB)(DX)
-	VMOVUPS V3, (3*VB)(DX)
-#endif
+	STORESUMS
 	DONE
 
 // func add(dst, x *float32, n int)
