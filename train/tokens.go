@@ -66,10 +66,14 @@ func ParseTokens(s string) ([]string, error) {
 	}
 	defer f.Close()
 	var list []string
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
 		if t := strings.TrimSuffix(lines.Text(), "\r"); t != "" {
 			list = append(list, t)
 		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("%s: after %d tokens: %w", path, len(list), err)
 	}
 	if len(list) == 0 {
 		return nil, format.Usagef("%s has no tokens", path)
