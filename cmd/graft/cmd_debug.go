@@ -179,12 +179,9 @@ func (a *app) debugGradients(path string, o *debugOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := file.Resolve(src); err != nil {
-		return err
-	}
 	base := &train.Base{Path: path, Source: src, Model: m}
 	defer func() { base.Model.Close() }()
-	ad, err := base.LoadAdapter(file.Path)
+	ad, err := base.UseAdapter(file)
 	if err != nil {
 		return err
 	}

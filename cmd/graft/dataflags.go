@@ -21,6 +21,7 @@ type dataFlags struct {
 	fields  data.Fields
 	half    int // 1: the first half of the samples only, 2: the second
 	most    int // tokens, in samples spread over the whole, where there is no limit; 0: all
+	of      int // samples that the last read spread its own over
 }
 
 func (d *dataFlags) add(cmd *cobra.Command, what string) {
@@ -54,7 +55,7 @@ func (d *dataFlags) read(base *train.Base) ([]data.Sample, error) {
 			samples = before
 		}
 	}
-	if d.most > 0 && d.limit == 0 {
+	if d.of = len(samples); d.most > 0 && d.limit == 0 {
 		samples = spread(samples, d.most)
 	}
 	return samples, nil

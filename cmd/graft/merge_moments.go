@@ -90,15 +90,15 @@ func (a *app) dataMoments(basePath string, deltas merge.Deltas, adapterArgs []st
 		base.Close()
 		return nil, nil, err
 	}
-	samples, err := o.data.read(base)
+	some := o.data
+	some.most = mergeTokens
+	samples, err := some.read(base)
 	if err != nil {
 		base.Close()
 		return nil, nil, err
 	}
-	if all := len(samples); o.data.limit == 0 {
-		if samples = spread(samples, mergeTokens); len(samples) < all {
-			a.say("which inputs matter is taken from %d of the %d records or windows of %s; --limit N takes the first N", len(samples), all, o.data.path)
-		}
+	if len(samples) < some.of {
+		a.say("which inputs matter is taken from %d of the %d records or windows of %s; --limit N takes the first N", len(samples), some.of, some.path)
 	}
 	var tensors []string
 	for _, v := range base.Source.Views {

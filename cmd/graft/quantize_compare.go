@@ -50,6 +50,11 @@ func (a *app) quantizeCompare(ctx context.Context, path string, o *quantizeOptio
 	if o.limit > 0 && o.limit < len(samples) {
 		samples = samples[:o.limit]
 	}
+	source, err := comparison(side{name: "source", base: base}, samples)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
 	dir, err := os.MkdirTemp("", "graft-compare-*")
 	if err != nil {
 		return err
@@ -57,7 +62,7 @@ func (a *app) quantizeCompare(ctx context.Context, path string, o *quantizeOptio
 	defer os.RemoveAll(dir)
 	var rows []ladderRow
 	for _, name := range o.compare {
-		row, err := a.ladderRow(ctx, src, base, samples, filepath.Join(dir, "model.gguf"), name, o)
+		row, err := a.ladderRow(ctx, src, source, len(samples), filepath.Join(dir, "model.gguf"), name, o)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -80,7 +85,7 @@ func (a *app) quantizeCompare(ctx context.Context, path string, o *quantizeOptio
 }
 
 // ladderRow makes one row: it writes the file, measures it and removes it.
-func (a *app) ladderRow(ctx context.Context, src quant.Source, base *train.Base, samples []data.Sample, file, name string, o *quantizeOptions) (ladderRow, error) {
+func (a *app) ladderRow(ctx context.Context, src quant.Source, source *train.Comparison, samples int, file, name string, o *quantizeOptions) (ladderRow, error) {
 	row := ladderRow{Type: name}
 	one := *o
 	one.typ = name
@@ -125,9 +130,7 @@ func (a *app) ladderRow(ctx context.Context, src quant.Source, base *train.Base,
 		return row, err
 	}
 	defer other.Close()
-	d, err := train.Compare(ctx, train.Side{Model: base.Model}, train.Side{Model: other.Model}, samples, 2048, func(done int) {
-		a.progress("%s: %d of %d", name, done, len(samples))
-	})
+	_, d, err := source.With(ctx, train.Side{Model: other.Model}, func(done int) { a.progress("%s: %d of %d", name, done, samples) })
 	row.Divergence, row.Perplexity = &d, fmath.Exp(d.Other)
 	return row, err
 }
