@@ -1,9 +1,7 @@
 package quant
 
 import (
-	"cmp"
 	"encoding/binary"
-	"slices"
 	"sync"
 
 	"github.com/graft-lora/graft/format"
@@ -99,20 +97,24 @@ func nearestPoints(values [][8]float32) [][]uint16 {
 		d float32
 		i uint16
 	}
-	all := make([]other, 0, len(values))
 	for i, v := range values {
-		all = all[:0]
+		var best [groupNear]other // the nearest so far in order; of two as near the first comes first
+		n := 0
 		for j, w := range values {
 			var d float32
 			for k, x := range v {
 				d += float32((x - w[k]) * (x - w[k]))
 			}
-			if j != i {
-				all = append(all, other{d, uint16(j)})
+			if j == i || n == groupNear && !(d < best[n-1].d) {
+				continue
 			}
+			at := min(n, groupNear-1)
+			for ; at > 0 && d < best[at-1].d; at-- {
+				best[at] = best[at-1]
+			}
+			best[at], n = other{d, uint16(j)}, min(n+1, groupNear)
 		}
-		slices.SortFunc(all, func(a, b other) int { return cmp.Or(cmp.Compare(a.d, b.d), cmp.Compare(a.i, b.i)) })
-		for _, o := range all[:groupNear] {
+		for _, o := range best {
 			near[i] = append(near[i], o.i)
 		}
 	}
