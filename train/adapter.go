@@ -6,6 +6,7 @@ import (
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/adapter"
+	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/internal/tokenizer"
 	"github.com/graft-lora/graft/train/model"
@@ -45,7 +46,7 @@ func ModelAdapter(a *adapter.Adapter) (*model.Adapter, error) {
 	}
 	experts := map[string][]*adapter.Pair{}
 	for _, p := range a.Pairs {
-		if p.Changes() != "matrix" || p.Magnitude != nil && (p.Columns != (p.Target == embedding) || p.NormEpsilon != 0) {
+		if p.Changes() != "matrix" || p.Magnitude != nil && (p.Columns != (p.Target == arch.EmbeddingName) || p.NormEpsilon != 0) {
 			return nil, format.Unsupported("running or training an adapter that changes a %s (%s of %s), or has DoRA as PEFT has not: merge it into its base", p.Changes(), p.Target, a.Path)
 		}
 		if p.Expert >= 0 {
@@ -112,9 +113,6 @@ func (b *Base) invocation(text string) ([]int32, error) {
 	return ids, nil
 }
 
-// embedding is the matrix whose DoRA is over columns.
-const embedding = "token_embd.weight"
-
 // stackOf lays pairs of single experts of a stack of n under each other; an expert
 // without one gets zeros. Where ranks differ the smaller are filled up with zeros, and
 // where scales differ B takes the difference.
@@ -172,7 +170,7 @@ func filePairs(target string, p, fixed *model.Pair) (pairs []*adapter.Pair) {
 			f.Expert = -1
 		}
 		switch {
-		case target == embedding && p.Magnitude != nil:
+		case target == arch.EmbeddingName && p.Magnitude != nil:
 			f.Magnitude, f.Columns = p.Magnitude, true
 		case p.Magnitude != nil:
 			f.Magnitude = p.Magnitude[e*out : (e+1)*out]

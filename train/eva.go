@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/internal/rng"
 	"github.com/graft-lora/graft/train/data"
@@ -74,7 +75,7 @@ func initEVA(ctx context.Context, m *model.Model, ad *model.Adapter, c *AdapterC
 	rho := max(c.EVARho, 1)
 	inputs := map[string][]*gathered{}
 	for name, p := range ad.Pairs {
-		if name == "token_embd.weight" {
+		if name == arch.EmbeddingName {
 			continue
 		}
 		_, in, n := dimsOf(m, name)
@@ -144,7 +145,7 @@ func initEVA(ctx context.Context, m *model.Model, ad *model.Adapter, c *AdapterC
 		}
 		found[name].directions(p.A)
 	}
-	if ad.Pairs["token_embd.weight"] != nil {
+	if ad.Pairs[arch.EmbeddingName] != nil {
 		note = "eva: the embedding, whose inputs are tokens, begins as without it"
 	}
 	if unseen > 0 {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/internal/rng"
 	"github.com/graft-lora/graft/train/data"
@@ -100,7 +101,7 @@ func initLoRA(ad *model.Adapter, seed uint64) {
 func initDoRA(m *model.Model, ad *model.Adapter) error {
 	for name, p := range ad.Pairs {
 		var err error
-		if name == "token_embd.weight" {
+		if name == arch.EmbeddingName {
 			p.Magnitude, err = m.ColumnNorms()
 		} else {
 			p.Magnitude, err = m.RowNorms(name)

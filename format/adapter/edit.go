@@ -19,6 +19,11 @@ func (p *Pair) SetFactors(a, b Matrix, scale float32) {
 func (a *Adapter) PEFTTensors(p *Pair) (keyA, keyB string, ma, mb Matrix) {
 	p = p.asNamed()
 	b, _ := a.hf(p)
+	return p.peftTensors(b)
+}
+
+// peftTensors are those of a pair as it is named, with B as Hugging Face checkpoints have it.
+func (p *Pair) peftTensors(b Matrix) (keyA, keyB string, ma, mb Matrix) {
 	key := peftPrefix + p.Module
 	if p.embedding {
 		return key + ".lora_embedding_A", key + ".lora_embedding_B", b.transposed(), p.A.transposed()

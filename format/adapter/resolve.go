@@ -18,7 +18,7 @@ func (a *Adapter) Resolve(m *arch.Model) error {
 	}
 	a.toHF, a.experts = map[string]func(int64) int64{}, map[string]int{}
 	a.modules, _ = m.Matrices()
-	a.tied = !m.Stored() && m.View("output.weight") == nil
+	a.tied = !m.Stored() && m.View(arch.HeadName) == nil
 	flat := flatNames(m, a)
 	type key struct {
 		target      string
@@ -179,7 +179,7 @@ func (a *Adapter) resolve(p *Pair, m *arch.Model, flat map[string]string) error 
 	if !p.fits(shape) {
 		return format.Usagef("%s changes a matrix of %d x %d, the base's %s is %v", name(p), p.B.Rows, p.A.Cols, p.Target, shape)
 	}
-	p.embedding = p.embedding || p.Target == "token_embd.weight"
+	p.embedding = p.embedding || p.Target == arch.EmbeddingName
 	if p.swapped && !a.native {
 		p.reorder(p.halves())
 	}

@@ -51,7 +51,7 @@ func (a *Adapter) CheckGGUF() error {
 		if p.part {
 			return format.Unsupported("a GGUF adapter cannot hold a part of the tensor %s (%s): merge it into its base instead", p.Target, name(p))
 		}
-		if a.tied && p.Target == "token_embd.weight" {
+		if a.tied && p.Target == arch.EmbeddingName {
 			return format.Unsupported("a GGUF adapter of %s where the head is tied to it: llama.cpp cannot run it; merge it into its base instead", name(p))
 		}
 	}
@@ -175,7 +175,7 @@ func (g *group) plan(plan *format.Plan, alpha float32, typ format.Type) error {
 	if g.count > 0 {
 		shapeA, shapeB = []int64{int64(n), int64(g.rank), int64(in)}, []int64{int64(n), int64(out), int64(g.rank)}
 	}
-	if g.target == "token_embd.weight" { // flipped, see finish
+	if g.target == arch.EmbeddingName { // flipped, see finish
 		a, b = b, a.transposed()
 		shapeA, shapeB = dims(a), dims(b)
 	}

@@ -70,22 +70,17 @@ func (a *Adapter) peftPlan(pairs []*Pair, typ format.Type) (*format.Plan, error)
 	for _, p := range pairs {
 		p = p.asNamed()
 		b, magnitude := a.hf(p)
-		key := peftPrefix + p.Module
-		put := func(suffix string, m Matrix) error { return output(plan, key+suffix, typ, dims(m), m) }
-		keyA, keyB, ma, mb := ".lora_A.weight", ".lora_B.weight", p.A, b
-		if p.embedding {
-			keyA, keyB, ma, mb = ".lora_embedding_A", ".lora_embedding_B", b.transposed(), p.A.transposed()
-		}
-		if err := put(keyA, ma); err != nil {
+		keyA, keyB, ma, mb := p.peftTensors(b)
+		if err := output(plan, keyA, typ, dims(ma), ma); err != nil {
 			return nil, err
 		}
-		if err := put(keyB, mb); err != nil {
+		if err := output(plan, keyB, typ, dims(mb), mb); err != nil {
 			return nil, err
 		}
 		if magnitude != nil {
 			m := Matrix{Rows: 1, Cols: len(magnitude), Data: magnitude}
 			// Always float32: a rounded norm would change the base beneath the adapter.
-			if err := output(plan, key+".lora_magnitude_vector", format.F32, []int64{int64(m.Cols)}, m); err != nil {
+			if err := output(plan, peftPrefix+p.Module+".lora_magnitude_vector", format.F32, []int64{int64(m.Cols)}, m); err != nil {
 				return nil, err
 			}
 		}

@@ -190,11 +190,12 @@ func (m *Model) withVocabulary(added []AddedToken, n int) (*gguf.Meta, error) {
 	for i := len(tokens); i < n; i++ {
 		tokens, types = append(tokens, "[PAD"+strconv.Itoa(i)+"]"), append(types, int32(tokenizer.Unused))
 	}
+	used := inUse(old, oldTypes)
 	for _, a := range added {
 		if a.ID < 0 || a.ID >= n {
 			return nil, format.Usagef("token %q has number %d", a.Token, a.ID)
 		}
-		if a.ID < inUse(old, oldTypes) {
+		if a.ID < used {
 			return nil, format.Usagef("token %q is to be number %d, which is %q in %s", a.Token, a.ID, old[a.ID], m.Path)
 		}
 		tokens[a.ID], types[a.ID] = a.Token, int32(tokenizer.UserDefined)
@@ -232,7 +233,8 @@ func (m *Model) begun(v *format.View, rows TokenRows, t *Tokens) (TokenRows, err
 	var mean []float32
 	out := rows
 	for _, a := range t.Added {
-		if slices.Contains(rows.IDs, int32(a.ID)) {
+		at, has := slices.BinarySearch(out.IDs, int32(a.ID))
+		if has {
 			continue
 		}
 		row := make([]float32, cols)
@@ -261,7 +263,6 @@ func (m *Model) begun(v *format.View, rows TokenRows, t *Tokens) (TokenRows, err
 		if len(out.IDs) == len(rows.IDs) { // the caller keeps its own
 			out.IDs, out.Data = slices.Clone(rows.IDs), slices.Clone(rows.Data)
 		}
-		at, _ := slices.BinarySearch(out.IDs, int32(a.ID))
 		out.IDs = slices.Insert(out.IDs, at, int32(a.ID))
 		out.Data = slices.Insert(out.Data, at*int(cols), row...)
 	}
