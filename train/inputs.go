@@ -2,7 +2,6 @@ package train
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -34,12 +33,9 @@ type InputMoments struct {
 // momentProbes is the rank of moments that are made of text.
 const momentProbes = 128
 
-// momentBytes is what is held of n inputs.
-func momentBytes(n int) int64 { return 4 * int64(n) * (momentProbes + 1) }
-
 // NewInputMoments prepares the moments of the inputs of tensors, best named in the
 // order in which they will be asked for. limit is how many tokens are run at once,
-// memory how many bytes the moments held at a time may have (516·n for n inputs).
+// memory how many bytes the moments held at a time may have (532·n for n inputs).
 func NewInputMoments(m *model.Model, samples []data.Sample, limit int, memory int64, tensors []string, adapters ...model.Scaled) *InputMoments {
 	return &InputMoments{model: m, adapters: adapters, samples: samples, limit: limit, memory: memory, wanted: tensors}
 }
@@ -87,11 +83,11 @@ func (s *InputMoments) collect(ctx context.Context, tensor string) error {
 		if !ok || s.sketch.parts[inputOf(name)] != nil {
 			return true
 		}
-		if left -= momentBytes(n); left < 0 && len(s.sketch.parts) > 0 {
+		if left -= partBytes(n, momentProbes); left < 0 && len(s.sketch.parts) > 0 {
 			return false
 		}
 		s.sketch.parts[inputOf(name)] = newSketchPart(n, min(momentProbes, n))
-		last, head = name, head || s.isHead(name)
+		last, head = name, head || isHead(name)
 		return true
 	}
 	hold(tensor)
@@ -105,34 +101,11 @@ func (s *InputMoments) collect(ctx context.Context, tensor string) error {
 	if s.Progress != nil {
 		s.Progress(tensor, last)
 	}
-	return s.run(ctx, head)
+	return s.sketch.collect(ctx, s.model, s.samples, s.limit, s.Threads, head, s.adapters)
 }
 
-func (s *InputMoments) isHead(tensor string) bool { return !strings.HasPrefix(tensor, "blk.") }
-
-// run makes the sketches held.
-func (s *InputMoments) run(ctx context.Context, head bool) error {
-	pool := kernel.NewPool(s.Threads)
-	defer pool.Close()
-	err := eachInput(ctx, s.model, s.samples, s.limit, head, s.adapters, func(name string, x kernel.Mat) error {
-		in := inputOf(name)
-		p := s.sketch.parts[in]
-		if p == nil {
-			return nil
-		}
-		if x.Cols != len(p.diag) {
-			return fmt.Errorf("train: the input of %s has %d columns, not %d", name, x.Cols, len(p.diag))
-		}
-		p.add(pool, x, probesOf(in, x.Cols, p.y.Cols))
-		return nil
-	})
-	for _, p := range s.sketch.parts {
-		if p.tokens > 0 {
-			p.mean()
-		}
-	}
-	return err
-}
+// isHead tells the head, tied or not, from the matrices of the layers.
+func isHead(tensor string) bool { return !strings.HasPrefix(tensor, "blk.") }
 
 // eachInput runs samples, limit tokens at a time, and gives f what goes into the model's
 // matrices, one of those that share an input for all. With head the head runs, too.

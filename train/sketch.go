@@ -52,15 +52,20 @@ type sketchPart struct {
 	diag   []float32  // n
 	y      kernel.Mat // n x probes
 	tokens int
+	signs  []uint64 // of Ω, a bit for each number; nil until they are asked for
 }
 
 func newSketchPart(n, probes int) *sketchPart {
 	return &sketchPart{diag: make([]float32, n), y: kernel.NewMat(n, probes)}
 }
 
-// add adds inputs to the sums; omega is Ω.
-func (p *sketchPart) add(pool *kernel.Pool, x, omega kernel.Mat) {
+// partBytes is what a part holds of n inputs.
+func partBytes(n, probes int) int64 { return int64(n) * (4 + 4*int64(probes) + int64(probes)/8) }
+
+// add adds inputs to the sums.
+func (p *sketchPart) add(pool *kernel.Pool, input string, x kernel.Mat) {
 	p.tokens += x.Rows
+	omega := p.omega(input)
 	u := kernel.NewMat(x.Rows, omega.Cols)
 	kernel.GemmNN(pool, u, x, omega, false)
 	kernel.GemmTN(pool, p.y, x, u, true)
@@ -77,42 +82,59 @@ func (p *sketchPart) mean() {
 	kernel.Scale(p.diag, 1/float32(p.tokens), p.diag)
 }
 
-// probesOf is Ω of an input, n x k.
-func probesOf(input string, n, k int) kernel.Mat {
-	m := kernel.NewMat(n, k)
-	s := rng.New(0, "moments", input)
-	for i := range m.Data {
-		m.Data[i] = 1
-		if s.Uint64(uint64(i))&1 == 0 {
-			m.Data[i] = -1
+// omega is Ω of an input, n x probes. Only its signs are kept.
+func (p *sketchPart) omega(input string) kernel.Mat {
+	m := kernel.NewMat(len(p.diag), p.y.Cols)
+	if p.signs == nil {
+		p.signs = make([]uint64, (len(m.Data)+63)/64)
+		s := rng.New(0, "moments", input)
+		for i := range m.Data {
+			p.signs[i/64] |= s.Uint64(uint64(i)) & 1 << (i % 64)
 		}
 	}
+	for i := range m.Data {
+		m.Data[i] = float32(int(p.signs[i/64]>>(i%64)&1)*2 - 1)
+	}
 	return m
+}
+
+// collect adds what goes into the matrices of s on samples, with adapters active, and makes
+// means of it. With head the head runs, too.
+func (s *Sketch) collect(ctx context.Context, m *model.Model, samples []data.Sample, limit, threads int, head bool, adapters []model.Scaled) error {
+	pool := kernel.NewPool(threads)
+	defer pool.Close()
+	err := eachInput(ctx, m, samples, limit, head, adapters, func(name string, x kernel.Mat) error {
+		in := inputOf(name)
+		p := s.parts[in]
+		if p == nil {
+			return nil
+		}
+		if x.Cols != len(p.diag) {
+			return fmt.Errorf("train: the input of %s has %d columns, not %d", name, x.Cols, len(p.diag))
+		}
+		p.add(pool, in, x)
+		return nil
+	})
+	for _, p := range s.parts {
+		if p.tokens > 0 {
+			p.mean()
+		}
+	}
+	return err
 }
 
 // sketchInputs makes the sketch of the inputs of matrices on samples, with adapters active.
 func sketchInputs(ctx context.Context, m *model.Model, samples []data.Sample, limit, threads int, matrices []string, adapters ...model.Scaled) (*Sketch, error) {
 	s := &Sketch{parts: map[string]*sketchPart{}}
-	probes := map[string]kernel.Mat{}
 	head := false
 	for _, name := range matrices {
 		_, n, ok := m.MatrixDims(name)
 		if in := inputOf(name); ok && s.parts[in] == nil {
 			s.parts[in] = newSketchPart(n, sketchProbes)
-			probes[in] = probesOf(in, n, sketchProbes)
-			head = head || !strings.HasPrefix(name, "blk.") // of the head, tied or not
+			head = head || isHead(name)
 		}
 	}
-	pool := kernel.NewPool(threads)
-	defer pool.Close()
-	err := eachInput(ctx, m, samples, limit, head, adapters, func(name string, x kernel.Mat) error {
-		in := inputOf(name)
-		if p := s.parts[in]; p != nil && x.Cols == len(p.diag) {
-			p.add(pool, x, probes[in])
-		}
-		return nil
-	})
-	if err != nil {
+	if err := s.collect(ctx, m, samples, limit, threads, head, adapters); err != nil {
 		return nil, err
 	}
 	for in, p := range s.parts {
@@ -121,7 +143,6 @@ func sketchInputs(ctx context.Context, m *model.Model, samples []data.Sample, li
 			continue
 		}
 		s.Tokens = max(s.Tokens, p.tokens)
-		p.mean()
 	}
 	return s, nil
 }
@@ -182,7 +203,7 @@ func (p *sketchPart) lowRank(input string) (rest []float32, z kernel.Mat, err er
 	n, k := len(p.diag), p.y.Cols
 	// C = Ωᵀ Y, symmetric but for rounding; F with C = F Fᵀ, Z = Y F⁻ᵀ and H ≈ Z Zᵀ.
 	product := kernel.NewMat(k, k)
-	kernel.GemmTN(nil, product, probesOf(input, n, k), p.y, false)
+	kernel.GemmTN(nil, product, p.omega(input), p.y, false)
 	c := make([]float64, k*k)
 	trace := 0.0
 	for a := range k {
