@@ -33,6 +33,14 @@ func loadOf(s data.Sample) (l load) {
 	return l
 }
 
+// loadsOf is loadOf of each of samples.
+func loadsOf(samples []data.Sample) (list []load) {
+	for _, s := range samples {
+		list = append(list, loadOf(s))
+	}
+	return list
+}
+
 // ahead is the passes that a run is still going to make.
 type ahead struct {
 	train []load // of the samples
@@ -51,12 +59,7 @@ const mostAhead = 100_000
 // lookAhead prepares the view on what is to come.
 func (r *runner) lookAhead() *ahead {
 	a := &ahead{perEpoch: r.perEpoch, next: r.state.Sequences, steps: r.steps - r.state.Step}
-	for _, s := range r.train {
-		a.train = append(a.train, loadOf(s))
-	}
-	for _, s := range r.held {
-		a.held = append(a.held, loadOf(s))
-	}
+	a.train, a.held = loadsOf(r.train), loadsOf(r.held)
 	a.epoch = func(epoch int) []int { return data.Mix(r.parts, r.cfg.Shuffle, r.cfg.Seed, epoch) }
 	a.take = r.cfg.take(r.perEpoch)
 	return a
@@ -98,13 +101,19 @@ func (a *ahead) training(limit int, f func(samples []int, l load)) float64 {
 
 // evaluation is the same for one evaluation.
 func (a *ahead) evaluation(limit int, f func(samples []int, l load)) {
-	all := make([]int, len(a.held))
-	for i := range all {
-		all[i] = i
-	}
-	eachLoad(a.held, all, limit, f)
+	eachLoad(a.held, upTo(len(a.held)), limit, f)
 }
 
+// upTo is 0 … n-1.
+func upTo(n int) []int {
+	list := make([]int, n)
+	for i := range list {
+		list[i] = i
+	}
+	return list
+}
+
+// eachLoad calls f with each pass of up to limit tokens over some of the samples, whose loads are given.
 func eachLoad(loads []load, samples []int, limit int, f func(samples []int, l load)) {
 	divide(len(samples), limit, func(i int) int { return loads[samples[i]].tokens }, func(from, to int) {
 		var sum load
@@ -117,17 +126,21 @@ func eachLoad(loads []load, samples []int, limit int, f func(samples []int, l lo
 	})
 }
 
-// shape is the largest of all passes of up to limit tokens, those of evaluations, which
-// are no larger than those of training, among them.
-func (a *ahead) shape(limit int) (s model.Shape) {
-	largest := func(_ []int, l load) {
+// widen makes s the shape of each pass that it is called with and of those before.
+func widen(s *model.Shape) func(samples []int, l load) {
+	return func(_ []int, l load) {
 		s.Tokens, s.Trained = max(s.Tokens, l.tokens), max(s.Trained, l.trained)
 		for _, n := range l.lens {
 			s.Longest = max(s.Longest, n)
 		}
 	}
-	a.training(limit, largest)
-	a.evaluation(min(limit, s.Tokens), largest)
+}
+
+// shape is the largest of all passes of up to limit tokens, those of evaluations, which
+// are no larger than those of training, among them.
+func (a *ahead) shape(limit int) (s model.Shape) {
+	a.training(limit, widen(&s))
+	a.evaluation(min(limit, s.Tokens), widen(&s))
 	return s
 }
 
@@ -237,11 +250,7 @@ func (r *runner) expect(ctx context.Context) (e expected, err error) {
 	a.evaluation(r.fitted.evaluated(), evaluation)
 	e.seconds *= float64(r.evaluations())
 	if r.objective.NeedsReference() {
-		all := make([]int, len(a.train))
-		for i := range all {
-			all[i] = i
-		}
-		eachLoad(a.train, all, limit, evaluation)
+		eachLoad(a.train, upTo(len(a.train)), limit, evaluation)
 	}
 	// The sketch of inputs at the end, over the first samples.
 	var first []int

@@ -115,6 +115,19 @@ const (
 // margined is need with the margin that memory given must have.
 func margined(need int64) int64 { return need + need*margin/100 }
 
+// smaller are the ways to run that keep nothing between a pass's halves, from the fastest to
+// the one that takes least memory.
+func (c *Config) smaller() (list []model.Options) {
+	for _, stream := range []bool{false, true} {
+		for _, head := range []int64{c.HeadMemory, smallHead} {
+			opt := c.modelOptions()
+			opt.KeepLayers, opt.Stream, opt.HeadMemory = 0, stream, head
+			list = append(list, opt)
+		}
+	}
+	return list
+}
+
 // choose says what a pass is and how much is kept between its halves, so that the run
 // stays under the memory that it was given and is as fast as it can be there. held is
 // what is allocated before the first pass.
@@ -139,15 +152,12 @@ func (r *runner) choose(held int64) (fitted, error) {
 	}
 	layers := len(r.base.Model.Layers)
 	fits := func(i int, opt model.Options) bool { return margined(r.forecast(shapes[i], opt, held)) <= c.Memory }
-	for _, small := range []struct {
-		stream bool
-		head   int64
-	}{{false, c.HeadMemory}, {false, smallHead}, {true, c.HeadMemory}, {true, smallHead}} {
+	ways := c.smaller()
+	for _, small := range ways {
 		best, cost := -1, 0.
 		var chosen model.Options
 		for i, limit := range limits {
-			opt := c.modelOptions()
-			opt.KeepLayers, opt.Stream, opt.HeadMemory = 0, small.stream, small.head
+			opt := small
 			if !fits(i, opt) {
 				continue
 			}
@@ -162,7 +172,7 @@ func (r *runner) choose(held int64) (fitted, error) {
 				}
 			}
 			again := decoding
-			if small.stream {
+			if small.Stream {
 				again *= 100 // they are read from disk
 			}
 			each := r.base.Model.Costs(r.ranks(), opt, true).Of([]int{1}, 1).Total() * (1 + float64(again)/float64(min(limit, shapes[i].Tokens)))
@@ -183,9 +193,7 @@ func (r *runner) choose(held int64) (fitted, error) {
 		}
 		return f, nil
 	}
-	opt := c.modelOptions()
-	opt.KeepLayers, opt.Stream, opt.HeadMemory = 0, true, smallHead
-	need := margined(r.forecast(shapes[len(shapes)-1], opt, held))
+	need := margined(r.forecast(shapes[len(shapes)-1], ways[len(ways)-1], held))
 	return fitted{}, format.Usagef("the run needs about %d MB and is given %d: a shorter context or a lower rank needs less", need/1e6, c.Memory/1e6)
 }
 

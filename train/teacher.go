@@ -200,22 +200,6 @@ func (r *runner) planTeacher() (int64, error) {
 	return fit.memory, err
 }
 
-// teacherShape is what the largest pass of the teacher over samples is.
-func teacherShape(samples []data.Sample, limit int) (s model.Shape) {
-	for _, group := range passes(samples, limit) {
-		tokens, trained := 0, 0
-		for _, x := range group {
-			l := loadOf(x)
-			tokens, trained = tokens+l.tokens, trained+l.trained
-			for _, n := range l.lens {
-				s.Longest = max(s.Longest, n)
-			}
-		}
-		s.Tokens, s.Trained = max(s.Tokens, tokens), max(s.Trained, trained)
-	}
-	return s
-}
-
 // packing is the memory, in bytes, of what packs predictions up.
 const packing = 6 << 20
 
@@ -228,8 +212,10 @@ func (r *runner) fitTeacher(b *Base, samples []data.Sample) (fitted, error) {
 	opt.KeepLayers = 0
 	whole := c.Batch * c.Context
 	held := allocated()
+	loads := loadsOf(samples)
 	need := func(limit int, opt model.Options) int64 {
-		s := teacherShape(samples, limit)
+		var s model.Shape
+		eachLoad(loads, upTo(len(loads)), limit, widen(&s))
 		perToken := int64(8*min(c.Distill.filled().TopK, b.Model.Vocab) + 4)
 		bytes := held + b.Model.PassMemory(s, nil, opt) + int64(s.Trained)*perToken + int64(b.Model.Vocab)*4*int64(max(opt.Threads, 1)) + packing
 		return runtimeMemory + b.mapped(opt.Stream) + bytes + int64(slack*float64(bytes))
@@ -238,11 +224,7 @@ func (r *runner) fitTeacher(b *Base, samples []data.Sample) (fitted, error) {
 		return fitted{opt: opt, limit: whole, memory: need(whole, opt)}, nil
 	}
 	least := int64(0)
-	for _, small := range []struct {
-		stream bool
-		head   int64
-	}{{false, c.HeadMemory}, {false, smallHead}, {true, c.HeadMemory}, {true, smallHead}} {
-		opt.Stream, opt.HeadMemory = small.stream, small.head
+	for _, opt := range c.smaller() {
 		for limit := whole; limit >= 1; limit /= 2 {
 			if least = need(limit, opt); margined(least) <= c.Memory {
 				return fitted{opt: opt, limit: limit, memory: least}, nil
