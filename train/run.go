@@ -165,8 +165,9 @@ func open(c Config, progress func(Progress)) (*runner, error) {
 	if err == nil {
 		err = base.checkSpecial(c.special)
 	}
+	var from *model.Adapter
 	if err == nil {
-		err = base.UseTokens(&c.Adapter)
+		from, err = base.Prepare(&c.Adapter)
 	}
 	if err == nil {
 		err = r.read()
@@ -174,8 +175,8 @@ func open(c Config, progress func(Progress)) (*runner, error) {
 	if err == nil && c.RouterLoss > 0 && base.Model.MoE.Experts == 0 {
 		err = format.Usagef("router_loss: %s has no experts", c.Base)
 	}
-	if err == nil && c.Adapter.From != "" {
-		err = r.startFrom(c.Adapter.From)
+	if err == nil && from != nil {
+		err = r.startFrom(from)
 	}
 	if err != nil {
 		base.Close()
@@ -254,13 +255,9 @@ func (r *runner) encoder() (_ *data.Encoder, err error) {
 	return r.base.Encoder(c.Context, c.Samples), nil
 }
 
-// startFrom takes an adapter that exists for the one to train.
-func (r *runner) startFrom(path string) (err error) {
-	if r.inputs["adapter"], err = digestPath(path); err != nil {
-		return err
-	}
-	a, err := r.base.LoadAdapter(path)
-	if err != nil {
+// startFrom takes an adapter that exists, that of the settings, for the one to train.
+func (r *runner) startFrom(a *model.Adapter) (err error) {
+	if r.inputs["adapter"], err = digestPath(r.cfg.Adapter.From); err != nil {
 		return err
 	}
 	if a.Rows == nil {

@@ -113,32 +113,29 @@ func (b *Base) addTokens(added []arch.AddedToken, init string) error {
 	return nil
 }
 
-// UseTokens adds the tokens to the base that a run with c is going to train: those of the
-// adapter that it begins with, or new ones.
-func (b *Base) UseTokens(c *AdapterConfig) error {
+// Prepare makes b the base that a run with c trains on: it adds the tokens of the adapter that
+// the run begins with, or new ones. It gives that adapter, nil for a run that begins anew.
+func (b *Base) Prepare(c *AdapterConfig) (from *model.Adapter, err error) {
 	if c.From != "" {
 		a, err := adapter.Open(c.From)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := a.Resolve(b.Source); err != nil {
-			return err
+		if from, err = b.UseAdapter(a); err != nil {
+			return nil, err
 		}
 		if a.Tokens != nil {
-			if err := b.addTokens(a.Tokens.Added, a.Tokens.Init); err != nil {
-				return err
-			}
-			return b.sameTokens(c, a.Tokens)
+			return from, b.sameTokens(c, a.Tokens)
 		}
 	}
 	if len(c.NewTokens) == 0 {
-		return nil
+		return from, nil
 	}
 	added, err := b.Source.NewTokens(c.NewTokens)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return b.addTokens(added, c.NewTokenInit)
+	return from, b.addTokens(added, c.NewTokenInit)
 }
 
 // sameTokens makes sure that a run goes on with the tokens of the adapter that it begins with.

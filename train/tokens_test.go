@@ -42,7 +42,7 @@ func TestNewTokens(t *testing.T) {
 			text := "a cat <|think|><|/think|>"
 			words := plain.Encode("<|think|>", tokenizer.EncodeOptions{})
 			ac := AdapterConfig{NewTokens: []string{"<|think|>", "<|/think|>"}, NewTokenInit: init, TrainTokens: []string{"#3", plain.Token(5)}}
-			if err := base.UseTokens(&ac); err != nil {
+			if _, err := base.Prepare(&ac); err != nil {
 				t.Fatal(err)
 			}
 			ids := base.Tokenizer.Encode(text, tokenizer.EncodeOptions{})
@@ -147,7 +147,7 @@ func TestPaddedVocabulary(t *testing.T) {
 		for i := range n {
 			list = append(list, "<|new"+string(rune('a'+i))+"|>")
 		}
-		if err := base.UseTokens(&AdapterConfig{NewTokens: list}); err != nil {
+		if _, err := base.Prepare(&AdapterConfig{NewTokens: list}); err != nil {
 			t.Fatal(err)
 		}
 		if id, ok := base.Tokenizer.ID("<|newa|>"); !ok || id != 751 || base.Model.Vocab != vocab {

@@ -377,7 +377,7 @@ func (a *app) showMask(cfg train.Config, n int) error {
 		return err
 	}
 	defer base.Close()
-	if err := base.UseTokens(&cfg.Adapter); err != nil {
+	if _, err := base.Prepare(&cfg.Adapter); err != nil {
 		return err
 	}
 	samples, err := train.ReadData(base, cfg)
