@@ -44,14 +44,28 @@ func Join(base *arch.Model, adapters []Weighted) (*arch.Model, Deltas, error) {
 		}
 		plain = append(plain, a)
 	}
-	ds, err := NewDeltas(m, plain)
-	return m, ds, err
+	if m != base { // another model, whose embedding and head have other shapes
+		ds, err := NewDeltas(m, plain)
+		return m, ds, err
+	}
+	ds, err := gather(base, plain)
+	return base, ds, err
 }
 
 // NewDeltas resolves the adapters against base and gathers what they do to each of
 // its tensors. The adapters' matrices are shared, not copied. Rows of tokens are no such
 // change, see [Join].
-func NewDeltas(base *arch.Model, adapters []Weighted) (ds Deltas, err error) {
+func NewDeltas(base *arch.Model, adapters []Weighted) (Deltas, error) {
+	for _, a := range adapters {
+		if err := a.Resolve(base); err != nil {
+			return nil, err
+		}
+	}
+	return gather(base, adapters)
+}
+
+// gather is NewDeltas for adapters that are resolved.
+func gather(base *arch.Model, adapters []Weighted) (ds Deltas, err error) {
 	terms := map[string][]Term{}
 	for _, a := range adapters {
 		if len(a.Invocation) > 0 {
@@ -59,9 +73,6 @@ func NewDeltas(base *arch.Model, adapters []Weighted) (ds Deltas, err error) {
 		}
 		if a.Tokens != nil {
 			return nil, format.Unsupported("%s has rows of tokens beside its changes of matrices", a.Path)
-		}
-		if err := a.Resolve(base); err != nil {
-			return nil, err
 		}
 		for _, p := range a.Pairs {
 			t := termOf(p)
