@@ -1,33 +1,21 @@
 package merge
 
 import (
-	"math"
 	"sort"
 
 	"github.com/graft-lora/graft/format"
 )
 
 // difference is a visit to the differences of one model from the base.
-func (j *blendJob) difference(model int, f func(row int64, d []float32)) error {
+func (j *blendJob) difference(model int) values {
 	one := *j
 	one.models = j.models[model : model+1]
-	return one.pass(func(row int64, x [][]float32, base []float32) {
-		one.subtractBase(x, base)
-		f(row, x[0])
-	})
-}
-
-// magnitudes finds the magnitudes at ranks of a model's difference.
-func (j *blendJob) magnitudes(model int, ranks ...int64) ([]found, error) {
-	s := newOrderStats(ranks...)
-	if err := j.difference(model, func(_ int64, d []float32) { s.first(d) }); err != nil {
-		return nil, err
+	return func(f func(d []float32, at int)) error {
+		return one.pass(func(row int64, x [][]float32, base []float32) {
+			one.subtractBase(x, base)
+			f(x[0], int(row*j.cols))
+		})
 	}
-	s.endFirst()
-	if err := j.difference(model, func(_ int64, d []float32) { s.second(d) }); err != nil {
-		return nil, err
-	}
-	return s.end(), nil
 }
 
 // keepLargest keeps the max(1, int(density*n)) largest, of equal ones at the edge
@@ -54,60 +42,16 @@ func keepMiddle(j *blendJob, model int, density float64) (blendMask, error) {
 // keepRange keeps the elements whose ranks by magnitude are from to (excluded) to;
 // equal ones rank from the last to the first.
 func (j *blendJob) keepRange(model int, from, to int64) (blendMask, error) {
-	if from >= to {
-		return func([]bool, []float32, int64) {}, nil
-	}
-	at, err := j.magnitudes(model, from, to-1)
+	s, err := newSpan(j.difference(model), j.rows*j.cols, from, to)
 	if err != nil {
 		return nil, err
 	}
-	lo, hi := at[0].bits, at[1].bits
-	// Of the elements of magnitude lo the first ones are inside, of those of magnitude
-	// hi the last ones.
-	edge := [2]int64{math.MaxInt64, -1}
-	if at[0].rest > 0 || at[1].rest+1 < at[1].equal {
-		edge, err = j.edges(model, lo, hi, at[0].equal-at[0].rest, at[1].equal-at[1].rest-1)
-		if err != nil {
-			return nil, err
-		}
-	}
 	return func(keep []bool, d []float32, row int64) {
-		pos := row * j.cols
+		at := int(row * j.cols)
 		for i, v := range d {
-			m := magnitude(v)
-			in := m > lo && m < hi
-			if m == lo {
-				in = pos+int64(i) <= edge[0] && (lo != hi || pos+int64(i) > edge[1])
-			} else if m == hi {
-				in = pos+int64(i) > edge[1]
-			}
-			keep[i] = in
+			keep[i] = s.has(magnitude(v), at+i)
 		}
 	}, nil
-}
-
-// edges gives the positions of the n-th element of magnitude lo and of the m-th of
-// magnitude hi, counted from 1; -1 for n = 0.
-func (j *blendJob) edges(model int, lo, hi uint32, n, m int64) (at [2]int64, err error) {
-	at = [2]int64{-1, -1}
-	var seenLo, seenHi int64
-	err = j.difference(model, func(row int64, d []float32) {
-		pos := row * j.cols
-		for i, v := range d {
-			b := magnitude(v)
-			if b == lo {
-				if seenLo++; seenLo == n {
-					at[0] = pos + int64(i)
-				}
-			}
-			if b == hi {
-				if seenHi++; seenHi == m {
-					at[1] = pos + int64(i)
-				}
-			}
-		}
-	})
-	return at, err
 }
 
 // keepRandom keeps each element with probability density.

@@ -163,15 +163,11 @@ func (j *blendJob) mostVarying(share float64) (func(x [][]float32, row int64), e
 			}
 		}, nil
 	}
-	s := newOrderStats(n - k)
-	if err := variances(s.first); err != nil {
+	at, err := atRanks(variances, n-k)
+	if err != nil {
 		return nil, err
 	}
-	s.endFirst()
-	if err := variances(s.second); err != nil {
-		return nil, err
-	}
-	edge := s.end()[0].bits
+	edge := at[0].bits
 	return func(x [][]float32, _ int64) {
 		for i, v := range variance(x) {
 			if magnitude(v) < edge {
@@ -218,15 +214,12 @@ func openFusion(j *blendJob) (blendBlock, error) {
 		return out
 	}
 	n := float64(j.rows*j.cols - 1)
-	s := newOrderStats(int64(0.25*n), int64(0.5*n), int64(0.75*n))
-	if err := j.pass(func(_ int64, x [][]float32, base []float32) { s.first(importance(x[0], base)) }); err != nil {
+	at, err := atRanks(func(f func([]float32)) error {
+		return j.pass(func(_ int64, x [][]float32, base []float32) { f(importance(x[0], base)) })
+	}, int64(0.25*n), int64(0.5*n), int64(0.75*n))
+	if err != nil {
 		return nil, err
 	}
-	s.endFirst()
-	if err := j.pass(func(_ int64, x [][]float32, base []float32) { s.second(importance(x[0], base)) }); err != nil {
-		return nil, err
-	}
-	at := s.end()
 	q := func(i int) float64 { return float64(math.Float32frombits(at[i].bits)) }
 	threshold := float32(q(1) + float64(1.5*(q(2)-q(0))))
 	return func(dst []float32, _ int64, x [][]float32, base []float32) {

@@ -72,6 +72,86 @@ func (s *orderStats) end() []found {
 	return out
 }
 
+// atRanks finds the magnitudes at ranks of what visit gives block by block, twice the same.
+func atRanks(visit func(f func(x []float32)) error, ranks ...int64) ([]found, error) {
+	s := newOrderStats(ranks...)
+	if err := visit(s.first); err != nil {
+		return nil, err
+	}
+	s.endFirst()
+	if err := visit(s.second); err != nil {
+		return nil, err
+	}
+	return s.end(), nil
+}
+
+// values is a visit to the values of a tensor in order, in blocks: at is the number of the
+// block's first value.
+type values func(f func(x []float32, at int)) error
+
+// span is a range of the ranks by magnitude of a tensor's values; equal ones rank from the
+// last to the first.
+type span struct {
+	lo, hi      uint32 // magnitudes at its ends
+	first, last int    // those of magnitude lo up to first are in it, and of magnitude hi those after last
+}
+
+// newSpan finds the ranks from to (excluded) to of n values.
+func newSpan(v values, n, from, to int64) (*span, error) {
+	if from >= to {
+		return &span{lo: 1, first: -1, last: math.MaxInt}, nil // nothing
+	}
+	ranks := []int64{from}
+	if to < n {
+		ranks = append(ranks, to-1)
+	}
+	at, err := atRanks(func(f func(x []float32)) error {
+		return v(func(x []float32, _ int) { f(x) })
+	}, ranks...)
+	if err != nil {
+		return nil, err
+	}
+	s := &span{lo: at[0].bits, hi: math.MaxUint32, first: math.MaxInt, last: -1}
+	whole := at[0].rest == 0
+	left, right := at[0].equal-at[0].rest, int64(0)
+	if to < n {
+		s.hi = at[1].bits
+		whole = whole && at[1].rest+1 == at[1].equal
+		right = at[1].equal - at[1].rest - 1
+	}
+	if whole {
+		return s, nil
+	}
+	// The left-th of magnitude lo is the last one inside, the right-th of magnitude hi the last outside.
+	err = v(func(x []float32, at int) {
+		for i, a := range x {
+			m := magnitude(a)
+			if m == s.lo {
+				if left--; left == 0 {
+					s.first = at + i
+				}
+			}
+			if m == s.hi {
+				if right--; right == 0 {
+					s.last = at + i
+				}
+			}
+		}
+	})
+	return s, err
+}
+
+// has says whether the value at a place is in the span; m is its magnitude.
+func (s *span) has(m uint32, at int) bool {
+	switch m {
+	case s.lo:
+		return at <= s.first && (s.lo != s.hi || at > s.last)
+	case s.hi:
+		return at > s.last
+	}
+	return s.lo < m && m < s.hi
+}
+
 // descend finds the bin that holds the element of rank r, and its rank in the bin.
 func descend(bins []int64, r int64) (bin uint32, rest int64) {
 	for i, n := range bins {

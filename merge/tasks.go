@@ -17,10 +17,6 @@ type tasks struct {
 	elect bool   // sign election and a mean over those that agree
 }
 
-// values is a visit to the values of a tensor in order, in blocks: at is the number of the
-// block's first value.
-type values func(f func(x []float32, at int)) error
-
 // pruner reads what it must know of a tensor of n values, and returns what sets those of a
 // block to zero that are not kept and rescales the others, in place; nil keeps all.
 // mask tells random ones what to keep.
@@ -41,32 +37,13 @@ func keepFirstLargest(v values, n, k int) (prune, error) {
 	case k <= 0:
 		return func(x []float32, _ int) { clear(x) }, nil
 	}
-	s := newOrderStats(int64(n - k))
-	if err := v(func(x []float32, _ int) { s.first(x) }); err != nil {
+	s, err := newSpan(v, int64(n), int64(n-k), int64(n))
+	if err != nil {
 		return nil, err
-	}
-	s.endFirst()
-	if err := v(func(x []float32, _ int) { s.second(x) }); err != nil {
-		return nil, err
-	}
-	edge := s.end()[0]
-	last := n // the last value of the edge's magnitude that is kept
-	if left := edge.equal - edge.rest; edge.rest > 0 {
-		if err := v(func(x []float32, at int) {
-			for i, a := range x {
-				if magnitude(a) == edge.bits {
-					if left--; left == 0 {
-						last = at + i
-					}
-				}
-			}
-		}); err != nil {
-			return nil, err
-		}
 	}
 	return func(x []float32, at int) {
 		for i, a := range x {
-			if m := magnitude(a); m < edge.bits || m == edge.bits && at+i > last {
+			if !s.has(magnitude(a), at+i) {
 				x[i] = 0
 			}
 		}
