@@ -101,10 +101,10 @@ func diffRows(a, b *adapter.Tokens) (list []*PairDiff) {
 		d := &PairDiff{Name: n + ", rows of tokens", Status: "other tokens"}
 		p, q := x[n], y[n]
 		if p != nil {
-			d.NormA, _ = EffectiveRank(wide(p.Rows.Data))
+			d.NormA = norm(wide(p.Rows.Data))
 		}
 		if q != nil {
-			d.NormB, _ = EffectiveRank(wide(q.Rows.Data))
+			d.NormB = norm(wide(q.Rows.Data))
 		}
 		switch {
 		case q == nil:
@@ -121,7 +121,7 @@ func diffRows(a, b *adapter.Tokens) (list []*PairDiff) {
 			if d.NormA > 0 && d.NormB > 0 {
 				d.Cosine = max(-1, min(1, dot/(d.NormA*d.NormB)))
 			}
-			d.Norm, _ = EffectiveRank(u)
+			d.Norm = norm(u)
 			if d.Status = "differs"; d.Norm <= sameChange*max(d.NormA, d.NormB) {
 				d.Status = "same"
 			}
@@ -211,14 +211,20 @@ func normOf(p *adapter.Pair) (norm, effective float64, err error) {
 	return norm, effective, nil
 }
 
+func sumOfSquares(x []float64) (sum float64) {
+	for _, v := range x {
+		sum += float64(v * v)
+	}
+	return sum
+}
+
+func norm(x []float64) float64 { return math.Sqrt(sumOfSquares(x)) }
+
 // EffectiveRank gives, of singular values, the root of the sum of squares, and e to the
 // entropy of their shares of that sum (Roy and Vetterli 2007, on squares): how many
 // directions a matrix really uses.
 func EffectiveRank(s []float64) (norm, effective float64) {
-	var total float64
-	for _, v := range s {
-		total += float64(v * v)
-	}
+	total := sumOfSquares(s)
 	if total == 0 {
 		return 0, 0
 	}

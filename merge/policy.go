@@ -143,8 +143,7 @@ func (p *Policy) norms(a *adapter.Adapter, base *arch.Model) (broken []string, e
 		if err != nil {
 			return nil, err
 		}
-		norm, _ := EffectiveRank(s)
-		ratio, err := changeRatio(pair, norm, base)
+		ratio, err := changeRatio(pair, norm(s), base)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", a.Path, err)
 		}
