@@ -101,3 +101,24 @@ func TestDiffering(t *testing.T) {
 		t.Errorf("%d of %d values differ", got, want)
 	}
 }
+
+// BenchmarkCountGroups compares the groups of a block of rows before and after a merge.
+func BenchmarkCountGroups(b *testing.B) {
+	const rows, cols = 32, 2048
+	for _, typ := range []format.Type{format.IQ2_XXS, format.IQ3_S} {
+		b.Run(typ.String(), func(b *testing.B) {
+			raw := make([]byte, rows*cols/typ.BlockSize()*typ.BlockBytes())
+			for i := range raw {
+				raw[i] = byte(i * 37)
+			}
+			t := (&Report{}).tally(&format.View{Name: "w", Type: typ, Rows: matRows{kernel.NewMat(rows, cols)}}, "keep")
+			t.begin(rows)
+			base := make([]float32, rows*cols)
+			b.ReportAllocs()
+			b.SetBytes(int64(len(raw)))
+			for b.Loop() {
+				t.countGroups(raw, raw, base, 0)
+			}
+		})
+	}
+}

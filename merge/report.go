@@ -142,7 +142,7 @@ func (t *tally) count(raw, merged []byte, base, now, delta []float32, row int64)
 		s.rd, s.dd, s.rr, s.ww = kernel.Dot64(r, d), kernel.SumSquares64(d), kernel.SumSquares64(r), kernel.SumSquares64(w)
 	}
 	if t.groups != nil && raw != nil {
-		t.countGroups(raw, merged, row)
+		t.countGroups(raw, merged, base, row) // whose values are no longer needed
 	}
 	if t.grid == nil {
 		return
@@ -198,11 +198,19 @@ func differing16(x, y []byte) (n int64) {
 // blockNumber finds the number of a block in a name.
 var blockNumber = regexp.MustCompile(`\.(\d+)\.`)
 
-// countGroups counts the values of groups that moved.
-func (t *tally) countGroups(raw, merged []byte, row int64) {
+// groupScratch are the groups of blocks.
+var groupScratch = sync.Pool{New: func() any { return new([]quant.Group) }}
+
+// countGroups counts the values of groups that moved. It writes to scratch, as long as they are.
+func (t *tally) countGroups(raw, merged []byte, scratch []float32, row int64) {
 	g := t.groups
 	n := len(raw) / g.Bytes * g.Block
-	a, b, step := make([]quant.Group, n/8), make([]quant.Group, n/8), make([]float32, n/g.Sub)
+	groups := groupScratch.Get().(*[]quant.Group)
+	defer groupScratch.Put(groups)
+	if len(*groups) < n/4 {
+		*groups = make([]quant.Group, n/4)
+	}
+	a, b, step := (*groups)[:n/8], (*groups)[n/8:n/4], scratch[:n/g.Sub]
 	g.Unpack(a, step, raw)
 	g.Unpack(b, step, merged)
 	for i := range a {
