@@ -57,6 +57,10 @@ func openKohya(path string) (*Adapter, error) {
 	}
 	dotted := 0
 	for _, module := range modules {
+		// Of diffusion models such names are without alpha, of a scale of 1; of language models they are PEFT's own.
+		if strings.HasPrefix(module, peftPrefix+"model.") && of[module]["alpha"] == nil {
+			return nil, format.Unsupported("%s: the tensors of a PEFT adapter (%s) without their %s, which says by how much they count: put it beside the file", path, module, peftConfigName)
+		}
 		pairs, err := of[module].pairs(module)
 		if err != nil {
 			return nil, err

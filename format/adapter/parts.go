@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -79,10 +80,16 @@ type parts map[string]*stored
 
 // problem is a module that its parts do not make.
 func (p parts) problem(module, f string, args ...any) error {
+	var first *format.Tensor // in the file, so that the message does not depend on the order of a map
 	for _, s := range p {
-		return &format.CorruptError{Path: s.t.Path, Offset: s.t.Offset, Field: "module " + module, Err: fmt.Errorf(f, args...)}
+		if first == nil || s.t.Offset < first.Offset {
+			first = s.t
+		}
 	}
-	return fmt.Errorf(f, args...)
+	if first == nil {
+		return fmt.Errorf(f, args...)
+	}
+	return &format.CorruptError{Path: first.Path, Offset: first.Offset, Field: "module " + module, Err: fmt.Errorf(f, args...)}
 }
 
 // has says whether all of names are there.
@@ -143,7 +150,7 @@ func (p parts) pairs(module string) ([]*Pair, error) {
 			list = append(list, q)
 		}
 	}
-	for name := range p {
+	for _, name := range slices.Sorted(maps.Keys(p)) {
 		if !used[name] {
 			return nil, p.problem(module, "has %s, which does not go with the rest of it", p[name].t.Name)
 		}

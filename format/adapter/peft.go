@@ -1,8 +1,10 @@
 package adapter
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -26,10 +28,18 @@ func peftDir(path string) string {
 
 func sniffPEFT(path string) bool {
 	dir := peftDir(path)
-	if !exists(filepath.Join(dir, peftConfigName)) {
+	config := filepath.Join(dir, peftConfigName)
+	if !exists(config) {
 		return false
 	}
-	return exists(filepath.Join(dir, peftWeightsName)) || exists(filepath.Join(dir, "adapter_model.bin"))
+	if exists(filepath.Join(dir, peftWeightsName)) || exists(filepath.Join(dir, "adapter_model.bin")) {
+		return true
+	}
+	b, err := os.ReadFile(config)
+	var c struct {
+		Type string `json:"peft_type"`
+	}
+	return err == nil && json.Unmarshal(b, &c) == nil && c.Type != "" // without tensors, which openPEFT says
 }
 
 func openPEFT(path string) (*Adapter, error) {
@@ -40,6 +50,9 @@ func openPEFT(path string) (*Adapter, error) {
 	}
 	weights := filepath.Join(dir, peftWeightsName)
 	if !exists(weights) {
+		if !exists(filepath.Join(dir, "adapter_model.bin")) {
+			return nil, &format.CorruptError{Path: dir, Offset: -1, Err: fmt.Errorf("there is an %s, and no %s with the tensors", peftConfigName, peftWeightsName)}
+		}
 		return nil, format.Unsupported("%s: adapter_model.bin: pickle files are not read; save the adapter as safetensors", dir)
 	}
 	f, err := safetensors.Open(weights)

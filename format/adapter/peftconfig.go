@@ -58,18 +58,20 @@ func readPEFTConfig(path string) (*peftConfig, error) {
 	if err := c.refuse(); err != nil {
 		return nil, err
 	}
-	c.rank, c.alpha = defaultRank, defaultAlpha
-	if r, ok := c.values["r"].(float64); ok {
-		if r < 1 || r > math.MaxInt32 || r != math.Trunc(r) {
-			return nil, corrupt("r", fmt.Errorf("%g is no rank", r))
+	rank := float64(defaultRank)
+	c.alpha = defaultAlpha
+	for _, v := range []struct {
+		key string
+		to  any
+	}{{"r", &rank}, {"lora_alpha", &c.alpha}, {"use_rslora", &c.rslora}, {"use_dora", &c.dora}} {
+		if err := c.value(v.key, v.to); err != nil {
+			return nil, corrupt(v.key, err)
 		}
-		c.rank = int(r)
 	}
-	if a, ok := c.values["lora_alpha"].(float64); ok {
-		c.alpha = a
+	if rank < 1 || rank > math.MaxInt32 || rank != math.Trunc(rank) {
+		return nil, corrupt("r", fmt.Errorf("%g is no rank", rank))
 	}
-	c.rslora, _ = c.values["use_rslora"].(bool)
-	c.dora, _ = c.values["use_dora"].(bool)
+	c.rank = int(rank)
 	var raw struct {
 		Ranks  json.RawMessage `json:"rank_pattern"`
 		Alphas json.RawMessage `json:"alpha_pattern"`
@@ -89,6 +91,35 @@ func readPEFTConfig(path string) (*peftConfig, error) {
 	return c, nil
 }
 
+// value reads a setting that the change depends on into a *float64 or a *bool. One of another type,
+// a number in quotes, is an error: a default in its place would be another adapter.
+func (c *peftConfig) value(key string, to any) (err error) {
+	v, ok := c.values[key]
+	if !ok {
+		return nil
+	}
+	switch to := to.(type) {
+	case *float64:
+		if *to, ok = v.(float64); !ok {
+			err = fmt.Errorf("%s is no number", shown(v))
+		}
+	case *bool:
+		if *to, ok = v.(bool); !ok && v != nil {
+			err = fmt.Errorf("%s is neither true nor false", shown(v))
+		}
+	}
+	return err
+}
+
+// shown is a value as JSON has it.
+func shown(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(b)
+}
+
 // harmless are settings that say how the adapter was trained, not what it does.
 var harmless = []string{
 	"peft_type", "task_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora",
@@ -100,10 +131,10 @@ var harmless = []string{
 
 // refuse finds settings under which the matrices do not mean what they say.
 func (c *peftConfig) refuse() error {
-	if b, ok := c.values["bias"].(string); ok && b != "none" {
-		return format.Unsupported("%s: bias %q: biases trained with an adapter", c.path, b)
+	if b := c.values["bias"]; truthy(b) && b != "none" {
+		return format.Unsupported("%s: bias %v: biases trained with an adapter", c.path, shown(b))
 	}
-	if f, _ := c.values["fan_in_fan_out"].(bool); f {
+	if truthy(c.values["fan_in_fan_out"]) {
 		return format.Unsupported("%s: fan_in_fan_out: matrices stored transposed", c.path)
 	}
 	if s, ok := c.values["init_lora_weights"].(string); ok {

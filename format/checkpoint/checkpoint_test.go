@@ -1,9 +1,11 @@
 package checkpoint
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/graft-lora/graft/format"
@@ -79,6 +81,23 @@ func TestSniff(t *testing.T) {
 	}
 	if _, err := Sniff(testutil.Shared(t, "models")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a folder of folders: %v", err)
+	}
+}
+
+// TestSniffLikePickle has headers whose length begins with the bytes of a pickle file.
+func TestSniffLikePickle(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "model.safetensors")
+	for _, n := range []uint64{0x280, 0x380, 0x480, 0x580} {
+		head := `{"x.lora_down.weight":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]}}`
+		file := binary.LittleEndian.AppendUint64(nil, n)
+		file = append(file, head+strings.Repeat(" ", int(n)-len(head))+"\x00\x00\x80\x3f"...)
+		if err := os.WriteFile(path, file, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Sniff(path); err != nil || got != KohyaFile {
+			t.Errorf("a header of %#x bytes: %v, %v", n, got, err)
+		}
 	}
 }
 

@@ -71,10 +71,10 @@ func Sniff(path string) (Kind, error) {
 		return Unknown, &format.CorruptError{Path: path, Offset: 0, Err: errors.New("the file is empty")}
 	case strings.HasPrefix(string(head), "GGUF"):
 		return sniffGGUF(path)
+	case looksLikeSafetensors(head): // before pickle, whose first two bytes may begin a header's length, too
+		return sniffSafetensors(path)
 	case strings.HasPrefix(string(head), "PK\x03\x04"), head[0] == 0x80 && len(head) > 1 && head[1] >= 2 && head[1] <= 5:
 		return PickleFile, nil
-	case looksLikeSafetensors(head):
-		return sniffSafetensors(path)
 	case looksLikeImatrix(head):
 		return LegacyImatrix, nil
 	}
