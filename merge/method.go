@@ -6,7 +6,6 @@ import (
 	"sort"
 
 	"github.com/graft-lora/graft/format"
-	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/internal/rng"
 	"github.com/graft-lora/graft/quant"
 )
@@ -17,7 +16,7 @@ type Method struct {
 	Help string // one line, for --help and for the report
 	Data bool   // it uses the moments of inputs, and does what keep does where there are none
 	nest bool   // tensors go into the type that [NestedType] gives, where there is one
-	// open prepares the method for one tensor.
+	// open prepares the method for one tensor. Without an encoder the sum is encoded anew.
 	open func(t *target) (encoder, error)
 }
 
@@ -83,20 +82,10 @@ func MethodNames() []string {
 	return names
 }
 
-// openRequantize adds in float32 and encodes the sum anew, scales and all.
+// openRequantize encodes the sum anew, scales and all, which mergeOutput does itself.
 func openRequantize(t *target) (encoder, error) {
-	codec, err := format.EncoderOf(t.typ)
-	if err != nil {
-		return nil, err
-	}
-	return func(dst, raw []byte, delta []float32, row int64) error {
-		b := mergeScratch.Get().(*mergeBuffers)
-		defer mergeScratch.Put(b)
-		b.room(0, len(delta))
-		codec.Decode(b.base, raw)
-		kernel.Add(b.base, delta)
-		return codec.Encode(dst, b.base, t.cols, nil)
-	}, nil
+	_, err := format.EncoderOf(t.typ)
+	return nil, err
 }
 
 // openKeep moves each code to one of the two levels round its wanted value, the

@@ -165,7 +165,15 @@ func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Opti
 		}
 		codec.Decode(b.base, b.stored)
 		d.change(b.delta, b.base, row, &b.term)
-		if err := encode(dst, b.stored, b.delta, row); err != nil {
+		var err error
+		if encode != nil {
+			err = encode(dst, b.stored, b.delta, row)
+		} else {
+			copy(b.now, b.base)
+			kernel.Add(b.now, b.delta)
+			err = codec.Encode(dst, b.now, t.cols, nil)
+		}
+		if err != nil {
 			return err
 		}
 		codec.Decode(b.now, dst)
