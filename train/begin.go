@@ -10,7 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/graft-lora/graft/format"
-	"github.com/graft-lora/graft/format/adapter"
+	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/internal/atomicfile"
 )
 
@@ -79,7 +79,7 @@ func begin(c *Config, mode Mode, told func(Progress)) (*state, error) {
 		}
 	}
 	if there { // the tokenizer of a run with new tokens would give them to the one that takes its place
-		for _, name := range adapter.TokenizerFiles {
+		for _, name := range checkpoint.TokenizerFiles {
 			if err := os.Remove(filepath.Join(c.Output, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, err
 			}

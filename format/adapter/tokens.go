@@ -14,6 +14,7 @@ import (
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/safetensors"
 )
 
@@ -49,11 +50,6 @@ const (
 	tokensPart = ".trainable_tokens_delta"
 	tokensWrap = ".token_adapter" // between module and part, beside LoRA
 )
-
-// TokenizerFiles are the names of files with which a tokenizer is saved beside an adapter
-// that adds tokens.
-var TokenizerFiles = []string{"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-	"tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja"}
 
 // noTokens refuses what a format without rows of tokens cannot hold.
 func (a *Adapter) noTokens(what string) error {
@@ -223,7 +219,7 @@ func (r TokenRows) sorted(ids []int32) (TokenRows, error) {
 // listedTokens are the added tokens that an adapter's metadata, or the tokenizer saved
 // beside it, list.
 func listedTokens(meta, dir string) (list []arch.AddedToken, files []string, err error) {
-	for _, name := range TokenizerFiles {
+	for _, name := range checkpoint.TokenizerFiles {
 		if path := filepath.Join(dir, name); exists(path) {
 			files = append(files, path)
 		}

@@ -24,6 +24,11 @@ const (
 	TemplateName         = "chat_template.jinja"
 )
 
+// TokenizerFiles are the names of the files that say what a model's tokens are, and how
+// conversations are made of them.
+var TokenizerFiles = []string{TokenizerName, TokenizerModelName, TokenizerConfigName, SpecialTokensName, AddedTokensName,
+	TemplateName, "vocab.json", "merges.txt"}
+
 // maxSide is the largest file beside the tensors that is read whole, in bytes.
 const maxSide = 1 << 28
 

@@ -33,8 +33,7 @@ func TokenizerFiles(m *arch.Model) ([]File, error) {
 		return append(files, File{checkpoint.AddedTokensName, list}), err
 	}
 	var files []File
-	for _, name := range []string{checkpoint.TokenizerName, checkpoint.TokenizerModelName, checkpoint.TokenizerConfigName,
-		checkpoint.SpecialTokensName, checkpoint.AddedTokensName, checkpoint.TemplateName, "vocab.json", "merges.txt"} {
+	for _, name := range checkpoint.TokenizerFiles {
 		b, err := os.ReadFile(filepath.Join(m.Path, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

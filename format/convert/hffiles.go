@@ -14,11 +14,7 @@ import (
 )
 
 // companions are the files of a folder that a conversion leaves as they are.
-var companions = []string{
-	checkpoint.GenerationConfigName, checkpoint.TokenizerName, checkpoint.TokenizerModelName, checkpoint.TokenizerConfigName,
-	checkpoint.SpecialTokensName, checkpoint.AddedTokensName, checkpoint.TemplateName, "chat_template.json", "vocab.json",
-	"merges.txt", "README.md", "LICENSE",
-}
+var companions = append([]string{checkpoint.GenerationConfigName, "chat_template.json", "README.md", "LICENSE"}, checkpoint.TokenizerFiles...)
 
 // copyFiles takes over the files of the folder that the model came from.
 func copyFiles(dir string, c *chooser) ([]File, error) {
