@@ -68,10 +68,8 @@ func NewComparison(reference Side, samples []data.Sample, limit int, room int64)
 	var size int64
 	for g, group := range c.groups {
 		c.offsets[g] = size
-		for _, t := range batchOf(group).Targets {
-			if t >= 0 {
-				size += 4 * int64(reference.Model.Vocab)
-			}
+		for _, s := range group {
+			size += 4 * int64(reference.Model.Vocab) * int64(targets(s))
 		}
 	}
 	if c.keep = size <= room; !c.keep {

@@ -29,6 +29,18 @@ func batchOf(samples []data.Sample) *model.Batch {
 	return b
 }
 
+// targets is how many targets [batchOf] gives a sample: one for each trained token but for those
+// that begin a document, which nothing predicts.
+func targets(s data.Sample) int {
+	n := s.Trained()
+	for _, d := range append([]int{0}, s.Docs[min(1, len(s.Docs)):]...) {
+		if d < len(s.Train) && s.Train[d] {
+			n--
+		}
+	}
+	return n
+}
+
 // passes divides samples, in order, into groups of up to limit tokens, or one sample.
 // The model gives a group's gradient as the sum of its sequences' in order, so the
 // division changes nothing but speed and memory.

@@ -133,6 +133,28 @@ func TestPasses(t *testing.T) {
 	}
 }
 
+// TestTargetsOfSample counts what batches are made of.
+func TestTargetsOfSample(t *testing.T) {
+	t.Parallel()
+	all := []bool{true, true, false, true, true}
+	for _, s := range []data.Sample{
+		{}, {IDs: []int32{1}, Train: []bool{true}},
+		{IDs: []int32{1, 2, 3, 4, 5}, Train: all},
+		{IDs: []int32{1, 2, 3, 4, 5}, Train: all, Docs: []int{0, 3}},
+		{IDs: []int32{1, 2, 3, 4, 5}, Train: all, Docs: []int{0, 2, 4}},
+	} {
+		want := 0
+		for _, x := range batchOf([]data.Sample{s}).Targets {
+			if x >= 0 {
+				want++
+			}
+		}
+		if got := targets(s); got != want {
+			t.Errorf("%v: %d targets, want %d", s, got, want)
+		}
+	}
+}
+
 // TestNextSamples takes the samples of steps over the borders of epochs.
 func TestNextSamples(t *testing.T) {
 	t.Parallel()
