@@ -69,7 +69,7 @@ func begin(c *Config, mode Mode, told func(Progress)) (*state, error) {
 	if err := removeCheckpoints(c.Output, mode); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{LogFile, ReferenceFile, TeacherFile, ReportFile, EventsFile, RecordFile, CurveFile, GGUFFile, MomentsFile, "adapter_config.json", "adapter_model.safetensors"} {
+	for _, name := range runFiles {
 		path := filepath.Join(c.Output, name)
 		if _, err := os.Stat(path); err == nil && mode != Replace {
 			return nil, fmt.Errorf("%s is there already: %w", path, fs.ErrExist)

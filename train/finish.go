@@ -11,6 +11,7 @@ import (
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/adapter"
+	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/convert"
 	"github.com/graft-lora/graft/internal/atomicfile"
 )
@@ -107,7 +108,7 @@ func (r *runner) writeAdapter() ([]string, error) {
 		return nil, err
 	}
 	opt.Beside = beside
-	files = append(files, "adapter_config.json", "adapter_model.safetensors")
+	files = append(files, checkpoint.AdapterConfigName, checkpoint.AdapterWeightsName)
 	for _, f := range beside {
 		files = append(files, f.Name)
 	}

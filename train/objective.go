@@ -16,9 +16,6 @@ import (
 	"github.com/graft-lora/graft/train/objective"
 )
 
-// ReferenceFile holds what the model without the adapter thinks of the examples.
-const ReferenceFile = "reference.json"
-
 // opinion is the log-probability, in nats, that a model gives to each answer of an
 // example; zero where the example has no such answer.
 type opinion struct {

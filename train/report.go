@@ -12,9 +12,6 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// ReportFile is the report of a run, a page that needs no other file.
-const ReportFile = "report.html"
-
 // reportPath is where the report goes.
 func (c *Config) reportPath() string {
 	if c.Report != "" {

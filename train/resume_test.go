@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -335,9 +336,18 @@ func TestDamagedCheckpoint(t *testing.T) {
 func TestResumeRefuses(t *testing.T) {
 	t.Parallel()
 	c := smallRun(t)
-	c.Steps = 3
+	c.Steps, c.TensorBoard = 3, true
 	c.Output = filepath.Join(t.TempDir(), "run")
 	mustRun(t, c, Fresh)
+	list, err := os.ReadDir(c.Output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		if !slices.Contains(append(runFiles, ConfigFile, "checkpoints"), e.Name()) {
+			t.Errorf("%s is left behind when the run is replaced", e.Name())
+		}
+	}
 	if _, err := Run(context.Background(), c, Fresh, nil); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a second run in the same folder: %v", err)
 	}

@@ -16,15 +16,6 @@ import (
 	"github.com/graft-lora/graft/train/optim"
 )
 
-// Names of the files in a run's folder.
-const (
-	ConfigFile = "run.yaml"     // the settings, to run it again
-	LogFile    = "log.jsonl"    // a [LogLine] for each step and evaluation
-	RecordFile = "run.json"     // the [Record], written last
-	CurveFile  = "loss.svg"     // the loss over the steps
-	GGUFFile   = "adapter.gguf" // the adapter, beside PEFT's two files
-)
-
 // Mode says what Run does with a folder that holds a run already.
 type Mode int
 

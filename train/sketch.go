@@ -18,9 +18,6 @@ import (
 	"github.com/graft-lora/graft/train/model"
 )
 
-// MomentsFile is beside a trained adapter: a sketch of what its matrices' inputs look like.
-const MomentsFile = "moments.safetensors"
-
 const (
 	sketchProbes  = 16 // columns of a sketch that is stored
 	sketchLeast   = 1024

@@ -14,9 +14,6 @@ import (
 	"github.com/graft-lora/graft/train/model"
 )
 
-// TeacherFile holds what the teacher predicts, in a run's folder.
-const TeacherFile = "teacher.logits"
-
 // DistillConfig says from which larger model a run learns, beside the data itself. Numbers
 // that are zero are the defaults.
 type DistillConfig struct {

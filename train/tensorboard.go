@@ -8,9 +8,6 @@ import (
 	"time"
 )
 
-// EventsFile is the log as TensorBoard reads it. It looks for this beginning of a name.
-const EventsFile = "events.out.tfevents.graft"
-
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // maskedCRC is the checksum of TFRecord files.

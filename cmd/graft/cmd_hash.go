@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/gguf"
 	"github.com/graft-lora/graft/format/safetensors"
 )
@@ -123,7 +124,7 @@ func storedTensors(path string) ([]*format.Tensor, io.Closer, error) {
 	switch {
 	case st.IsDir():
 		open = safetensors.OpenDir
-		if matches, _ := filepath.Glob(filepath.Join(path, "adapter_model.safetensors")); len(matches) == 1 {
+		if matches, _ := filepath.Glob(filepath.Join(path, checkpoint.AdapterWeightsName)); len(matches) == 1 {
 			path, open = matches[0], safetensors.Open
 		}
 	case strings.HasSuffix(path, ".index.json"):

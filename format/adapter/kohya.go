@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/safetensors"
 )
 
@@ -59,7 +60,7 @@ func openKohya(path string) (*Adapter, error) {
 	for _, module := range modules {
 		// Of diffusion models such names are without alpha, of a scale of 1; of language models they are PEFT's own.
 		if strings.HasPrefix(module, peftPrefix+"model.") && of[module]["alpha"] == nil {
-			return nil, format.Unsupported("%s: the tensors of a PEFT adapter (%s) without their %s, which says by how much they count: put it beside the file", path, module, peftConfigName)
+			return nil, format.Unsupported("%s: the tensors of a PEFT adapter (%s) without their %s, which says by how much they count: put it beside the file", path, module, checkpoint.AdapterConfigName)
 		}
 		pairs, err := of[module].pairs(module)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/gguf"
 	"github.com/graft-lora/graft/format/safetensors"
 )
@@ -35,7 +36,7 @@ func Licence(path string) (string, error) {
 		s, _ := f.Meta.Str("general.license")
 		return s, nil
 	}
-	if !st.IsDir() && filepath.Base(path) != peftWeightsName {
+	if !st.IsDir() && filepath.Base(path) != checkpoint.AdapterWeightsName {
 		f, err := safetensors.Open(path)
 		if err != nil {
 			return "", err

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/safetensors"
 )
 
@@ -26,14 +27,14 @@ func mlxDir(path string) string {
 
 func sniffMLX(path string) bool {
 	dir := mlxDir(path)
-	return exists(filepath.Join(dir, peftConfigName)) && exists(filepath.Join(dir, mlxWeightsName))
+	return exists(filepath.Join(dir, checkpoint.AdapterConfigName)) && exists(filepath.Join(dir, mlxWeightsName))
 }
 
 // openMLX reads an adapter of mlx-lm: matrices transposed, a scale that is used as
 // it is.
 func openMLX(path string) (*Adapter, error) {
 	dir := mlxDir(path)
-	configPath := filepath.Join(dir, peftConfigName)
+	configPath := filepath.Join(dir, checkpoint.AdapterConfigName)
 	b, err := os.ReadFile(configPath)
 	if err != nil {
 		return nil, err

@@ -9,18 +9,15 @@ import (
 	"strings"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/safetensors"
 )
 
-const (
-	peftConfigName  = "adapter_config.json"
-	peftWeightsName = "adapter_model.safetensors"
-	peftPrefix      = "base_model.model."
-)
+const peftPrefix = "base_model.model."
 
 // peftDir gives the folder of a PEFT adapter, which path is or lies in.
 func peftDir(path string) string {
-	if base := filepath.Base(path); base == peftWeightsName || base == peftConfigName {
+	if base := filepath.Base(path); base == checkpoint.AdapterWeightsName || base == checkpoint.AdapterConfigName {
 		return filepath.Dir(path)
 	}
 	return path
@@ -28,11 +25,11 @@ func peftDir(path string) string {
 
 func sniffPEFT(path string) bool {
 	dir := peftDir(path)
-	config := filepath.Join(dir, peftConfigName)
+	config := filepath.Join(dir, checkpoint.AdapterConfigName)
 	if !exists(config) {
 		return false
 	}
-	if exists(filepath.Join(dir, peftWeightsName)) || exists(filepath.Join(dir, "adapter_model.bin")) {
+	if exists(filepath.Join(dir, checkpoint.AdapterWeightsName)) || exists(filepath.Join(dir, "adapter_model.bin")) {
 		return true
 	}
 	b, err := os.ReadFile(config)
@@ -44,14 +41,14 @@ func sniffPEFT(path string) bool {
 
 func openPEFT(path string) (*Adapter, error) {
 	dir := peftDir(path)
-	c, err := readPEFTConfig(filepath.Join(dir, peftConfigName))
+	c, err := readPEFTConfig(filepath.Join(dir, checkpoint.AdapterConfigName))
 	if err != nil {
 		return nil, err
 	}
-	weights := filepath.Join(dir, peftWeightsName)
+	weights := filepath.Join(dir, checkpoint.AdapterWeightsName)
 	if !exists(weights) {
 		if !exists(filepath.Join(dir, "adapter_model.bin")) {
-			return nil, &format.CorruptError{Path: dir, Offset: -1, Err: fmt.Errorf("there is an %s, and no %s with the tensors", peftConfigName, peftWeightsName)}
+			return nil, &format.CorruptError{Path: dir, Offset: -1, Err: fmt.Errorf("there is an %s, and no %s with the tensors", checkpoint.AdapterConfigName, checkpoint.AdapterWeightsName)}
 		}
 		return nil, format.Unsupported("%s: adapter_model.bin: pickle files are not read; save the adapter as safetensors", dir)
 	}

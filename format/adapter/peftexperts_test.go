@@ -12,6 +12,7 @@ import (
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/internal/testutil"
 )
 
@@ -58,7 +59,7 @@ func TestPEFTExperts(t *testing.T) {
 	if err := WritePEFT(dir, a, WriteOptions{Dropout: 0.1}); err != nil {
 		t.Fatal(err)
 	}
-	config, err := os.ReadFile(filepath.Join(dir, peftConfigName))
+	config, err := os.ReadFile(filepath.Join(dir, checkpoint.AdapterConfigName))
 	if err != nil {
 		t.Fatal(err)
 	}

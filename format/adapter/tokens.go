@@ -171,7 +171,7 @@ func (tr *tokenReader) finish(a *Adapter, c *peftConfig, dir string) error {
 		}
 		return nil
 	}
-	t := &Tokens{Init: a.Meta[metaInit], saved: tr.saved, path: filepath.Join(dir, peftWeightsName)}
+	t := &Tokens{Init: a.Meta[metaInit], saved: tr.saved, path: filepath.Join(dir, checkpoint.AdapterWeightsName)}
 	for _, r := range tr.rows {
 		ids, ok := c.tokensOf(r.Module)
 		if !ok {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/arch"
+	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/safetensors"
 	"github.com/graft-lora/graft/internal/testutil"
 )
@@ -34,7 +35,7 @@ func peftFolder(t *testing.T, config map[string]any, tensors map[string]Matrix, 
 			t.Fatal(err)
 		}
 	}
-	w, err := safetensors.Create(filepath.Join(dir, peftWeightsName), plan, map[string]string{"format": "pt"}, safetensors.WriteOptions{})
+	w, err := safetensors.Create(filepath.Join(dir, checkpoint.AdapterWeightsName), plan, map[string]string{"format": "pt"}, safetensors.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,7 @@ func peftFolder(t *testing.T, config map[string]any, tensors map[string]Matrix, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	files[peftConfigName] = string(b)
+	files[checkpoint.AdapterConfigName] = string(b)
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o666); err != nil {
 			t.Fatal(err)
@@ -212,7 +213,7 @@ func TestPEFTTokens(t *testing.T) {
 		}
 		check("written and read", b)
 		for name := range c.files {
-			if name != peftConfigName {
+			if name != checkpoint.AdapterConfigName {
 				if _, err := os.Stat(filepath.Join(out, name)); err != nil {
 					t.Errorf("%s: the tokenizer was left behind: %v", c.name, err)
 				}

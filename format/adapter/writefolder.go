@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/safetensors"
 	"github.com/graft-lora/graft/internal/atomicfile"
 )
@@ -31,7 +32,7 @@ func writeFolder(dir, weights string, plan *format.Plan, metadata map[string]str
 				return err
 			}
 		}
-		return atomicfile.WriteFile(filepath.Join(dir, peftConfigName), config, opt.Force)
+		return atomicfile.WriteFile(filepath.Join(dir, checkpoint.AdapterConfigName), config, opt.Force)
 	}
 	d, err := atomicfile.CreateDir(dir, opt.Force)
 	if err != nil {
@@ -45,7 +46,7 @@ func writeFolder(dir, weights string, plan *format.Plan, metadata map[string]str
 	if err := carry(plan, w); err != nil {
 		return err
 	}
-	for _, f := range append([]File{{peftConfigName, config}}, opt.Beside...) {
+	for _, f := range append([]File{{checkpoint.AdapterConfigName, config}}, opt.Beside...) {
 		if err := d.WriteFile(f.Name, f.Data); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/checkpoint"
 )
 
 // WritePEFT writes a as a PEFT folder. The folder appears whole or not at all; with
@@ -62,7 +63,7 @@ func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
 	if err != nil {
 		return err
 	}
-	return writeFolder(dir, peftWeightsName, plan, extra, append(config, '\n'), opt)
+	return writeFolder(dir, checkpoint.AdapterWeightsName, plan, extra, append(config, '\n'), opt)
 }
 
 func (a *Adapter) peftPlan(pairs []*Pair, typ format.Type) (*format.Plan, error) {

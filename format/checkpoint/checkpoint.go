@@ -22,6 +22,9 @@ const (
 	SpecialTokensName    = "special_tokens_map.json"
 	AddedTokensName      = "added_tokens.json"
 	TemplateName         = "chat_template.jinja"
+
+	AdapterConfigName  = "adapter_config.json" // of PEFT's and of MLX's adapters
+	AdapterWeightsName = "adapter_model.safetensors"
 )
 
 // TokenizerFiles are the names of the files that say what a model's tokens are, and how

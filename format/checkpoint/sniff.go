@@ -173,7 +173,7 @@ func isKohya(name string) bool {
 }
 
 func sniffDir(dir string) (Kind, error) {
-	path := filepath.Join(dir, "adapter_config.json")
+	path := filepath.Join(dir, AdapterConfigName)
 	data, err := readSide(path)
 	if err != nil {
 		return Unknown, err
@@ -195,12 +195,12 @@ func sniffDir(dir string) (Kind, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return Unknown, err
 	}
-	return Unknown, fmt.Errorf("%s: neither %s nor adapter_config.json is there: %w", dir, ConfigName, fs.ErrNotExist)
+	return Unknown, fmt.Errorf("%s: neither %s nor %s is there: %w", dir, ConfigName, AdapterConfigName, fs.ErrNotExist)
 }
 
 // sniffAdapterDir decides by the tensors when adapter_config.json says neither.
 func sniffAdapterDir(dir string) (Kind, error) {
-	for name, kind := range map[string]Kind{"adapter_model.safetensors": PEFTFolder, "adapters.safetensors": MLXFolder} {
+	for name, kind := range map[string]Kind{AdapterWeightsName: PEFTFolder, "adapters.safetensors": MLXFolder} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
 			return kind, nil
 		}
