@@ -3,6 +3,8 @@ package quant
 import (
 	"errors"
 	"math"
+
+	"github.com/graft-lora/graft/internal/kernel"
 )
 
 // LLM.int8 (Dettmers et al. 2022): a row of codes under the largest magnitude of
@@ -11,7 +13,7 @@ import (
 // quantizeInt8 packs one row into codes and returns its scale. It rounds src to half precision.
 func quantizeInt8(dst []byte, src []float32) (scale float32, err error) {
 	for i, v := range src {
-		src[i] = halfToFloat(floatToHalf(v))
+		src[i] = kernel.F16Value(kernel.F16Bits(v))
 	}
 	scale, ok := maxAbs(src)
 	if !ok {

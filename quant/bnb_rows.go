@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/internal/mmap"
 )
 
@@ -106,9 +107,9 @@ func (m *nibbleRows) decode(dst []float32, i int64) {
 func (m *nibbleRows) rounded(v float32) float32 {
 	switch m.round {
 	case format.BF16:
-		return bfloatToFloat(floatToBfloat(v))
+		return kernel.BF16Value(kernel.BF16Bits(v))
 	case format.F16:
-		return halfToFloat(floatToHalf(v))
+		return kernel.F16Value(kernel.F16Bits(v))
 	}
 	return v
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/internal/kernel"
 )
 
 // Groups is the view that a merge needs of the types that code weights in groups: eight
@@ -140,7 +141,7 @@ func (g *Groups) Pack(dst []byte, src []Group) {
 // Factor is the float16 of a block, which multiplies all its steps.
 func (g *Groups) Factor(block []byte) float32 {
 	if g.Type == format.IQ1_M {
-		return halfToFloat(iq1MScale(block[48:]))
+		return kernel.F16Value(iq1MScale(block[48:]))
 	}
 	return half(block)
 }
@@ -151,7 +152,7 @@ func (g *Groups) SetFactor(block []byte, d float32) {
 		putHalf(block, d)
 		return
 	}
-	h := floatToHalf(d)
+	h := kernel.F16Bits(d)
 	for i := range 4 {
 		b := block[48+2*i:]
 		binary.LittleEndian.PutUint16(b, binary.LittleEndian.Uint16(b)&0xfff|h>>(4*i)&15<<12)
@@ -182,7 +183,7 @@ func packIQ1S(b []byte, g []Group) {
 }
 
 func unpackIQ1M(g []Group, step []float32, b []byte) {
-	d := halfToFloat(iq1MScale(b[48:]))
+	d := kernel.F16Value(iq1MScale(b[48:]))
 	for i := range g {
 		word := binary.LittleEndian.Uint16(b[48+i/8*2:])
 		step[i/2] = d * float32(2*(word>>(i/2&3*3)&7)+1)

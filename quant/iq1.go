@@ -1,6 +1,10 @@
 package quant
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/graft-lora/graft/internal/kernel"
+)
 
 // The IQ1 types: groups of eight values -1, 0 and 1 that are an index into a
 // lattice, moved by a shift of one eighth up or down: for 32 values together in
@@ -48,7 +52,7 @@ func iq1MScale(sc []byte) uint16 {
 func decodeIQ1M(dst []float32, src []byte) {
 	for ; len(src) >= iq1MBytes; src, dst = src[iq1MBytes:], dst[superBlock:] {
 		sc := src[48:56]
-		d := halfToFloat(iq1MScale(sc))
+		d := kernel.F16Value(iq1MScale(sc))
 		for i := range 32 {
 			word := int(binary.LittleEndian.Uint16(sc[i/8*2:]))
 			dl := d * float32(2*(word>>(i/2&3*3)&7)+1)

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math"
 	"sync"
+
+	"github.com/graft-lora/graft/internal/kernel"
 )
 
 // iq1Values are the three values under the shift upward and downward.
@@ -336,7 +338,7 @@ func encodeIQ1M(dst []byte, row, columns []float32) {
 		if sumq2 > 0 {
 			d = sumqx / sumq2
 		}
-		h := floatToHalf(d * 1.1125)
+		h := kernel.F16Bits(d * 1.1125)
 		for i, w := range words {
 			binary.LittleEndian.PutUint16(dst[48+2*i:], w|h>>(4*i)&15<<12)
 		}

@@ -1,6 +1,10 @@
 package quant
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/graft-lora/graft/internal/kernel"
+)
 
 // kCodes holds the codes of a super-block while it is encoded.
 type kCodes [superBlock]uint8
@@ -87,7 +91,7 @@ func encodeQ2K(dst []byte, row, columns []float32) {
 			d = searchPositive(scaleCodes[:], scales[:], sums[:], 15)
 			dmin = searchPositive(minCodes[:], mins[:], sums[:], 15)
 		}
-		d, dmin = halfToFloat(putHalf(dst[80:], d)), halfToFloat(putHalf(dst[82:], dmin))
+		d, dmin = kernel.F16Value(putHalf(dst[80:], d)), kernel.F16Value(putHalf(dst[82:], dmin))
 		for j := range 16 {
 			dst[j] = scaleCodes[j] | minCodes[j]<<4
 			codes.requantize(row[16*j:][:16], 16*j, d*float32(dst[j]&15), dmin*float32(dst[j]>>4), 0, 3)
@@ -145,7 +149,7 @@ func encodeQ3K(dst []byte, row, columns []float32) {
 		}
 		packQ3KScales(dst[96:108], &scaleCodes)
 		q3KScales(&stored, dst[96:108])
-		d = halfToFloat(putHalf(dst[108:], d))
+		d = kernel.F16Value(putHalf(dst[108:], d))
 		for j := range 16 {
 			codes.requantize(row[16*j:][:16], 16*j, d*float32(stored[j]), 0, -4, 3)
 		}
@@ -236,7 +240,7 @@ func encodeK45(codes *kCodes, dst []byte, x, columns []float32, nmax int, rmin, 
 		dmin = searchPositive(minCodes[:], mins[:], sums[:], 63)
 	}
 	packScalesK4(dst[4:16], &scaleCodes, &minCodes)
-	d, dmin = halfToFloat(putHalf(dst, d)), halfToFloat(putHalf(dst[2:], dmin))
+	d, dmin = kernel.F16Value(putHalf(dst, d)), kernel.F16Value(putHalf(dst[2:], dmin))
 	for j := range 8 {
 		sc, m := scaleMinK4(dst[4:16], j)
 		codes.requantize(x[32*j:][:32], 32*j, d*float32(sc), dmin*float32(m), 0, nmax)
@@ -286,7 +290,7 @@ func encodeQ6K(dst []byte, row, columns []float32) {
 			continue
 		}
 		iscale := -128 / top
-		d := halfToFloat(putHalf(dst[208:], 1/iscale))
+		d := kernel.F16Value(putHalf(dst[208:], 1/iscale))
 		for j, s := range scales {
 			sc := int8(min(127, nearestInt(iscale*s)))
 			dst[192+j] = uint8(sc)

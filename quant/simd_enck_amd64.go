@@ -2,7 +2,11 @@
 
 package quant
 
-import "github.com/graft-lora/graft/format"
+import (
+	"github.com/graft-lora/graft/format"
+
+	"github.com/graft-lora/graft/internal/kernel"
+)
 
 // What the searches try.
 var (
@@ -44,7 +48,7 @@ func vectorQ2K(e *encWork, dst []byte, src []float32, cols int, weights []float3
 				e.d[b] = absoluteCodes(e.scaleCodes[16*b:][:16], scales, largestOf(scales), 15)
 				e.dmin[b] = absoluteCodes(e.minCodes[16*b:][:16], mins, largestOf(mins), 15)
 			}
-			d, dmin := halfToFloat(putHalf(y[80:], e.d[b])), halfToFloat(putHalf(y[82:], e.dmin[b]))
+			d, dmin := kernel.F16Value(putHalf(y[80:], e.d[b])), kernel.F16Value(putHalf(y[82:], e.dmin[b]))
 			for j := range 16 {
 				y[j] = e.scaleCodes[16*b+j] | e.minCodes[16*b+j]<<4
 				scales[j], mins[j] = d*float32(y[j]&15), dmin*float32(y[j]>>4)
@@ -100,7 +104,7 @@ func vectorQ3K(e *encWork, dst []byte, src []float32, cols int, weights []float3
 			y := dst[b*q3KBytes:][:q3KBytes]
 			packQ3KScales(y[96:108], (*[16]uint8)(e.scaleCodes[16*b:]))
 			q3KScales(&stored, y[96:108])
-			d := halfToFloat(putHalf(y[108:], e.d[b]))
+			d := kernel.F16Value(putHalf(y[108:], e.d[b]))
 			for j, s := range stored {
 				e.scales[16*b+j] = d * float32(s)
 			}
@@ -183,7 +187,7 @@ func (e *encWork) encodeK45(t format.Type, dst []byte, src []float32, cols int, 
 				e.dmin[b] = cappedCodes(minCodes, mins, largestOf(mins))
 			}
 			packScalesK4(y[4:16], scaleCodes, minCodes)
-			d, dmin := halfToFloat(putHalf(y, e.d[b])), halfToFloat(putHalf(y[2:], e.dmin[b]))
+			d, dmin := kernel.F16Value(putHalf(y, e.d[b])), kernel.F16Value(putHalf(y[2:], e.dmin[b]))
 			for j := range 8 {
 				sc, m := scaleMinK4(y[4:16], j)
 				scales[j], mins[j] = d*float32(sc), dmin*float32(m)
@@ -222,7 +226,7 @@ func vectorQ6K(e *encWork, dst []byte, src []float32, cols int, weights []float3
 				continue
 			}
 			iscale := -128 / top
-			d := halfToFloat(putHalf(y[208:], 1/iscale))
+			d := kernel.F16Value(putHalf(y[208:], 1/iscale))
 			for j, s := range scales {
 				sc := int8(min(127, nearestInt(iscale*s)))
 				y[192+j] = uint8(sc)
