@@ -35,7 +35,8 @@ type Output struct {
 	// outputs before this one have been begun. It holds what a tensor needs as a whole.
 	Prepare func(ctx context.Context) error
 	// Fill writes the bytes of the units from unit on, len(dst)/UnitBytes of them,
-	// into dst. It is called from several goroutines at once, in any order.
+	// into dst, which may hold anything before. It is called from several goroutines at once,
+	// in any order.
 	Fill func(dst []byte, unit int64) error
 	// Finish, if not nil, is called once after the last Fill.
 	Finish func() error

@@ -164,7 +164,6 @@ func (r *runner) fill(ctx context.Context, work <-chan *block) error {
 		}
 		o := r.plan.Outputs[b.out]
 		b.data = r.bytes.get(int(b.units * o.UnitBytes))
-		clear(b.data)
 		if b.units > 0 {
 			if err := o.Fill(b.data, b.unit); err != nil {
 				return fmt.Errorf("tensor %s: %w", o.Name, err)

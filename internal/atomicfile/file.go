@@ -100,10 +100,7 @@ func (f *File) Write(p []byte) (int, error) {
 	if f.err != nil {
 		return 0, f.err
 	}
-	if f.w == nil {
-		f.w = bufio.NewWriterSize(f.f, bufferSize)
-	}
-	n, err := f.w.Write(p)
+	n, err := f.write(p)
 	if err != nil {
 		f.err = fmt.Errorf("%s: %w", f.path, err)
 	}
@@ -115,6 +112,23 @@ func (f *File) Write(p []byte) (int, error) {
 		f.begun += ready
 	}
 	return n, f.err
+}
+
+// write puts p into the buffer, or behind what is there if p is large: bytes that are copied once
+// more are copied for nothing.
+func (f *File) write(p []byte) (int, error) {
+	if len(p) >= bufferSize/16 {
+		if f.w != nil {
+			if err := f.w.Flush(); err != nil {
+				return 0, err
+			}
+		}
+		return f.f.Write(p)
+	}
+	if f.w == nil {
+		f.w = bufio.NewWriterSize(f.f, bufferSize)
+	}
+	return f.w.Write(p)
 }
 
 // Sync writes everything to the disk under the temporary name. Commit does so
