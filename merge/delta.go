@@ -63,7 +63,8 @@ func (d *Delta) Change(dst, base []float32, row int64) {
 	d.change(dst, base, row, new(kernel.Mat))
 }
 
-// change is Change with a matrix to work in, which grows as needed.
+// change is Change with a matrix to work in, which grows as needed. base may hold anything
+// unless usesBase.
 func (d *Delta) change(dst, base []float32, row int64, tmp *kernel.Mat) {
 	cols := int(d.Cols)
 	if m := d.matrix; m != nil {
@@ -74,7 +75,7 @@ func (d *Delta) change(dst, base []float32, row int64, tmp *kernel.Mat) {
 		copy(dst, rows[first-from*m.Cols:])
 		return
 	}
-	clear(dst)
+	filled := false
 	for i := range d.Terms {
 		t := &d.Terms[i]
 		// The rows that the block and the term have in common.
@@ -83,30 +84,53 @@ func (d *Delta) change(dst, base []float32, row int64, tmp *kernel.Mat) {
 		if from >= to {
 			continue
 		}
-		n := int(to - from)
-		if len(tmp.Data) < n*cols {
-			tmp.Data = make([]float32, n*cols)
-		}
+		n, off := int(to-from), int(from-row)*cols
 		first := int(from - t.Row)
-		change := tmp.Data[:n*cols]
+		change := dst // of a term that is alone with these rows, or comes first
+		alone := !filled && n*cols == len(dst)
+		if !alone {
+			if !filled {
+				clear(dst)
+			}
+			if len(tmp.Data) < n*cols {
+				tmp.Data = make([]float32, n*cols)
+			}
+			change = tmp.Data[:n*cols]
+		}
+		filled = true
 		if t.full.Data != nil {
 			copy(change, t.full.Data[first*cols:])
 		} else {
 			kernel.GemmNN(nil, kernel.Mat{Data: change, Rows: n, Cols: cols, Stride: cols}, t.B.Sub(first, first+n, 0, t.B.Cols), t.A, false)
 		}
 		kernel.Scale(change, t.Scale, change)
-		off := int(from-row) * cols
-		for k := range n {
-			d, w := change[k*cols:(k+1)*cols], base[off+k*cols:off+(k+1)*cols]
-			switch {
-			case t.Columns:
-				renormColumns(d, w, t.Magnitude, t.norms, t.NormEpsilon)
-			case t.Magnitude != nil:
-				renorm(d, w, t.Magnitude[first+k], t.NormEpsilon)
+		if t.Magnitude != nil {
+			for k := range n {
+				d, w := change[k*cols:(k+1)*cols], base[off+k*cols:off+(k+1)*cols]
+				if t.Columns {
+					renormColumns(d, w, t.Magnitude, t.norms, t.NormEpsilon)
+				} else {
+					renorm(d, w, t.Magnitude[first+k], t.NormEpsilon)
+				}
 			}
 		}
-		kernel.Add(dst[off:off+len(change)], change)
+		if !alone {
+			kernel.Add(dst[off:off+len(change)], change)
+		}
 	}
+	if !filled {
+		clear(dst)
+	}
+}
+
+// usesBase says that the change depends on the base's values.
+func (d *Delta) usesBase() bool {
+	for i := range d.Terms {
+		if d.Terms[i].Magnitude != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // renorm turns the row d that is added to w into the change that gives w + d the

@@ -155,6 +155,15 @@ func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Opti
 		count.end()
 		return nil
 	}
+	if _, ok := add16[v.Type]; ok {
+		o.Cost = o.UnitBytes + 4*d.Cols // the base's bytes and the change
+		if d.usesBase() {
+			o.Cost += 4 * d.Cols
+		}
+		o.Together = 0
+		o.Fill = t.fill16(count)
+		return nil
+	}
 	o.Fill = func(dst []byte, row int64) error {
 		b := mergeScratch.Get().(*mergeBuffers)
 		defer mergeScratch.Put(b)

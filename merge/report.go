@@ -1,10 +1,8 @@
 package merge
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
-	"math/bits"
 	"regexp"
 	"strings"
 	"sync"
@@ -123,6 +121,12 @@ func (t *tally) onInputs(row int64, rd, dd, ee float64) {
 	s.rdIn, s.ddIn, s.eeIn = rd, dd, ee
 }
 
+// added takes the sums of a row.
+func (t *tally) added(row int64, a kernel.Added) {
+	s := &t.rows[row]
+	s.changed, s.rd, s.dd, s.rr, s.ww = a.Changed, a.RD, a.DD, a.RR, a.WW
+}
+
 // count compares merged rows with the base's. raw and merged are their bytes,
 // base and now their values; the last two are overwritten.
 func (t *tally) count(raw, merged []byte, base, now, delta []float32, row int64) {
@@ -133,8 +137,6 @@ func (t *tally) count(raw, merged []byte, base, now, delta []float32, row int64)
 		w, r, d := base[i*t.cols:(i+1)*t.cols], now[i*t.cols:(i+1)*t.cols], delta[i*t.cols:(i+1)*t.cols]
 		switch {
 		case t.grid != nil, t.groups != nil && raw != nil: // counted below
-		case len(raw) == 2*len(delta):
-			s.changed = differing16(raw[2*i*t.cols:2*(i+1)*t.cols], merged[2*i*t.cols:])
 		default:
 			s.changed = differing(w, r)
 		}
@@ -176,21 +178,6 @@ func differing(x, y []float32) (n int64) {
 	for i, v := range x {
 		d := math.Float32bits(v) ^ math.Float32bits(y[i])
 		n += int64((d | -d) >> 31)
-	}
-	return n
-}
-
-// differing16 counts the pairs of bytes that differ, four pairs at a time.
-func differing16(x, y []byte) (n int64) {
-	const low, high = 0x7fff7fff7fff7fff, 0x8000800080008000
-	for ; len(x) >= 8; x, y = x[8:], y[8:] {
-		d := binary.LittleEndian.Uint64(x) ^ binary.LittleEndian.Uint64(y)
-		n += int64(bits.OnesCount64((d&low + low | d) & high))
-	}
-	for i := 0; i < len(x); i += 2 {
-		if x[i] != y[i] || x[i+1] != y[i+1] {
-			n++
-		}
 	}
 	return n
 }

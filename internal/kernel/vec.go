@@ -86,11 +86,16 @@ func Sum(x []float32) float32 {
 //	for i := range x { lane[i%16] += float64(x[i])*float64(x[i]) }
 func SumSquares64(x []float32) float64 {
 	var l [16]float64
-	for i := sumSquares64Vec(&l, x); i < len(x); i++ {
+	squares64(&l, x)
+	return sum64(&l)
+}
+
+// squares64 adds the squares to the lanes, from lane 0 on.
+func squares64(l *[16]float64, x []float32) {
+	for i := sumSquares64Vec(l, x); i < len(x); i++ {
 		v := float64(x[i])
 		l[i&15] += v * v // exact: whether it is fused does not matter
 	}
-	return sum64(&l)
 }
 
 // Dot64 is the dot product of x and y, of the same length, in float64.
@@ -99,10 +104,15 @@ func SumSquares64(x []float32) float64 {
 func Dot64(x, y []float32) float64 {
 	y = y[:len(x)]
 	var l [16]float64
-	for i := dot64Vec(&l, x, y); i < len(x); i++ {
+	dot64(&l, x, y)
+	return sum64(&l)
+}
+
+// dot64 adds the products to the lanes, from lane 0 on.
+func dot64(l *[16]float64, x, y []float32) {
+	for i := dot64Vec(l, x, y); i < len(x); i++ {
 		l[i&15] += float64(x[i]) * float64(y[i]) // exact
 	}
-	return sum64(&l)
 }
 
 func sum64(l *[16]float64) float64 {

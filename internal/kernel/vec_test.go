@@ -79,10 +79,25 @@ var rowOps = []rowOp{
 	{"F32ToF16", func(a [6][]float32, b []byte) float64 { F32ToF16(b, a[0]); return 0 }},
 	{"BF16ToF32", func(a [6][]float32, b []byte) float64 { BF16ToF32(a[0], b); return 0 }},
 	{"F32ToBF16", func(a [6][]float32, b []byte) float64 { F32ToBF16(b, a[0]); return 0 }},
+	{"AddF16", func(a [6][]float32, b []byte) float64 { return oneOf(AddF16(b, b, a[0]), b, F16ToF32, F32ToF16) }},
+	{"AddBF16", func(a [6][]float32, b []byte) float64 { return oneOf(AddBF16(b, b, a[0]), b, BF16ToF32, F32ToBF16) }},
 	{"AdamW", func(a [6][]float32, b []byte) float64 {
 		AdamW(a[0], a[1], a[2], a[3], AdamWStep{0.999, 0.1, 0.999, 0.001, 0.3, 1e-8, 1e-3})
 		return 0
 	}},
+}
+
+// oneOf makes one number of an Added, and one NaN of all those in b.
+func oneOf(s Added, b []byte, widen func([]float32, []byte), narrow func([]byte, []float32)) float64 {
+	x := make([]float32, len(b)/2)
+	widen(x, b)
+	for i, v := range x {
+		if v != v {
+			x[i] = float32(math.NaN())
+		}
+	}
+	narrow(b, x)
+	return s.RD + 2*s.DD + 4*s.RR + 8*s.WW + float64(s.Changed)
 }
 
 // ropeBoth rotates rows of which nothing, one element, or a whole further row is
