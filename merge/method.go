@@ -101,8 +101,13 @@ func openRequantize(t *target) (encoder, error) {
 // which a value is cut off. Those of more bits round the sum to nearest.
 func openKeep(t *target) (encoder, error) {
 	if f, ok := quant.Float8Of(t.typ); ok {
-		k := &keeper{cols: t.cols, dice: rng.New(t.seed, "keep", t.name)}
-		return func(dst, raw []byte, delta []float32, row int64) error { return k.float8(f, dst, raw, delta, row) }, nil
+		dice, cols := rng.New(t.seed, "keep", t.name), uint64(t.cols)
+		return func(dst, raw []byte, delta []float32, row int64) error {
+			if i := f.Move(dst, raw, delta, dice, uint64(row)*cols); i >= 0 {
+				return fmt.Errorf("row %d: the change, or the value that it changes, is not a number", row+int64(i/t.cols))
+			}
+			return nil
+		}, nil
 	}
 	if !t.typ.Quantized() {
 		return openRequantize(t)
@@ -147,24 +152,6 @@ func (k *keeper) encode(dst, raw []byte, delta []float32, row int64) error {
 		}
 		if err := k.codec.Encode(block, w, g.Block, nil); err != nil {
 			return fmt.Errorf("rows from %d: %w", row, err)
-		}
-	}
-	return nil
-}
-
-// float8 moves each value to one of the two beside the sum.
-func (k *keeper) float8(f *quant.Float8, dst, raw []byte, delta []float32, row int64) error {
-	place := uint64(row) * uint64(k.cols)
-	for i, d := range delta {
-		w := f.Values[raw[i]]
-		y := float64(w) + float64(d)
-		switch {
-		case d == 0:
-			dst[i] = raw[i]
-		case y-y != 0:
-			return fmt.Errorf("row %d: the change, or the value that it changes, is not a number", row+int64(i/k.cols))
-		default:
-			dst[i] = f.Codes[roundLevel(f.Levels, f.Index[raw[i]], y, k.dice.Float64(place+uint64(i)))]
 		}
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/format/safetensors"
+	"github.com/graft-lora/graft/internal/rng"
 	"github.com/graft-lora/graft/quant"
 )
 
@@ -309,6 +310,45 @@ func TestFloat8Keep(t *testing.T) {
 		part := make([]byte, cols)
 		if err := enc(part, raw[5*cols:6*cols], delta[5*cols:6*cols], 5); err != nil || !slices.Equal(part, whole[5*cols:6*cols]) {
 			t.Errorf("%v: a row by itself is merged otherwise: %v", typ, err)
+		}
+		// Sums anywhere, by a search among the levels.
+		d := rng.New(7, typ.String())
+		for c := range 256 {
+			w := f.Values[c]
+			if w-w != 0 {
+				continue
+			}
+			for j := range cols {
+				x := 2*d.Uniform(uint64(j)) - 1
+				raw[j] = uint8(c)
+				switch j % 7 {
+				case 0:
+					delta[j] = f.Levels[int(d.Uint64(uint64(c*cols+j))%uint64(len(f.Levels)))] - w // a level itself
+				case 1:
+					delta[j] = x * 0x1p-20
+				case 2:
+					delta[j] = x * 1e5 // beyond the levels
+				case 3:
+					delta[j] = x * math.SmallestNonzeroFloat32 * 100
+				case 4:
+					delta[j] = 0
+				default:
+					delta[j] = x * max(w, -w, 0x1p-12)
+				}
+			}
+			if err := enc(part, raw[:cols], delta[:cols], int64(c)); err != nil {
+				t.Fatal(err)
+			}
+			dice := rng.New(1, "keep", "x")
+			for j, got := range part {
+				want := raw[j]
+				if delta[j] != 0 {
+					want = f.Codes[roundLevel(f.Levels, 0, float64(w)+float64(delta[j]), dice.Float64(uint64(c*cols+j)))]
+				}
+				if got != want {
+					t.Fatalf("%v: %v and a change of %v make %v, want %v", typ, w, delta[j], f.Values[got], f.Values[want])
+				}
+			}
 		}
 		delta[3] = float32(math.NaN())
 		if err := enc(whole, raw, delta, 0); err == nil {

@@ -19,7 +19,6 @@ type Float8 struct {
 	Values [256]float32 // by code
 	Levels []float32    // the finite values, ascending, zero once
 	Codes  []uint8      // of each level
-	Index  [256]uint8   // the level of each code; those that are not finite have none (0)
 	top    float32      // the largest finite value
 	beyond float32      // what rounds beyond it: halfway to where the next one would be
 }
@@ -64,11 +63,9 @@ func newFloat8(typ format.Type, mant, bias int) *Float8 {
 		}
 		return 1
 	})
-	for i, c := range f.Codes {
+	for _, c := range f.Codes {
 		f.Levels = append(f.Levels, f.Values[c])
-		f.Index[c] = uint8(i)
 	}
-	f.Index[0x80] = f.Index[0]
 	n := len(f.Levels)
 	f.top = f.Levels[n-1]
 	f.beyond = f.top + (f.top-f.Levels[n-2])/2 // exact: values of few bits
