@@ -19,6 +19,7 @@ type app struct {
 	out, err io.Writer
 	json     bool
 	quiet    bool
+	noSync   bool
 	threads  int
 
 	mu         sync.Mutex // of the progress line: several goroutines report

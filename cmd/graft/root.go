@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/internal/atomicfile"
 	"github.com/graft-lora/graft/internal/cpu"
 )
 
@@ -39,6 +40,9 @@ few rows at a time.
 			if err := cpu.CheckEnv(); err != nil {
 				return format.Usagef("%v", err)
 			}
+			if a.noSync {
+				atomicfile.NoSync()
+			}
 			return a.setThreads()
 		},
 	}
@@ -50,6 +54,7 @@ few rows at a time.
 	f.BoolVar(&a.json, "json", false, "print one JSON document on standard output")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress and no remarks")
 	f.IntVar(&a.threads, "threads", 0, "threads to use (0: all cores); never changes a byte of the output")
+	f.BoolVar(&a.noSync, "no-sync", false, "do not wait until the disk has what is written: files are whole, unless the machine itself fails in the next half minute")
 	root.AddCommand(
 		newInspectCmd(a),
 		newCheckCmd(a),

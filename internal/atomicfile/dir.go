@@ -76,13 +76,13 @@ func (d *Dir) Commit() error {
 		return fmt.Errorf("%s: %w", d.path, err)
 	}
 	d.done = true
-	return syncDir(filepath.Dir(d.path))
+	return syncFolder(filepath.Dir(d.path))
 }
 
 func (d *Dir) commit() error {
 	err := filepath.WalkDir(d.temp, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() {
-			return syncDir(path)
+			return syncFolder(path)
 		}
 		return err
 	})

@@ -14,6 +14,6 @@
 //	}
 //	return f.Commit()
 //
-// A [Dir] is the same for a folder with everything in it. Neither is safe for
+// [NoSync] leaves the syncing out. A [Dir] is the same for a folder with everything in it. Neither is safe for
 // concurrent use.
 package atomicfile

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 )
 
 // bufferSize keeps the number of system calls low for the small writes of headers and padding.
@@ -16,6 +17,14 @@ const bufferSize = 1 << 20
 // writeBehind is how many bytes are written before the system is asked to carry them to the
 // disk: so that Sync, at the end, has not all of a large file to wait for.
 const writeBehind = 32 << 20
+
+// noSync is set by NoSync.
+var noSync atomic.Bool
+
+// NoSync lets all files and folders that are committed from now on appear without waiting for the
+// disk to have them, as those of cp do: they are whole whatever becomes of the program, but not if the
+// machine fails in the next half minute. A program decides it once, as it starts.
+func NoSync() { noSync.Store(true) }
 
 // File is a file being written under a temporary name.
 type File struct {
@@ -105,7 +114,7 @@ func (f *File) Write(p []byte) (int, error) {
 		f.err = fmt.Errorf("%s: %w", f.path, err)
 	}
 	f.size += int64(n)
-	if ready := f.size - bufferSize - f.begun; ready >= writeBehind {
+	if ready := f.size - bufferSize - f.begun; ready >= writeBehind && !noSync.Load() {
 		if osf, ok := f.f.(*os.File); ok {
 			startWriting(osf, f.begun, ready)
 		}
@@ -142,7 +151,7 @@ func (f *File) Sync() error {
 		err = f.w.Flush()
 		f.w = nil
 	}
-	if err == nil {
+	if err == nil && !noSync.Load() {
 		err = f.f.Sync()
 	}
 	if err != nil {
@@ -176,7 +185,7 @@ func (f *File) Commit() error {
 		f.err = fmt.Errorf("%s: %w", f.path, err)
 		return f.err
 	}
-	f.err = syncDir(filepath.Dir(f.path))
+	f.err = syncFolder(filepath.Dir(f.path))
 	return f.err
 }
 
@@ -191,6 +200,14 @@ func (f *File) Abort() {
 	if f.err == nil {
 		f.err = fmt.Errorf("%s: %w", f.path, fs.ErrClosed)
 	}
+}
+
+// syncFolder makes names in dir durable.
+func syncFolder(dir string) error {
+	if noSync.Load() {
+		return nil
+	}
+	return syncDir(dir)
 }
 
 // WriteFile writes data to path as one File.

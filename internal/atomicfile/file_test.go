@@ -121,6 +121,52 @@ func (f failing) Sync() error { return errors.Join(f.call(), f.file.Sync()) }
 
 func (f failing) Close() error { return errors.Join(f.call(), f.file.Close()) }
 
+// TestNoSync: without waiting for the disk, files and folders appear whole all the same.
+func TestNoSync(t *testing.T) {
+	defer noSync.Store(false)
+	NoSync()
+	real := openTemp
+	defer func() { openTemp = real }()
+	openTemp = func(path string) (file, error) {
+		f, err := real(path)
+		return unsynced{f, t}, err
+	}
+	dir := t.TempDir()
+	f, err := Create(filepath.Join(dir, "out"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bytes.Repeat([]byte("graft"), writeBehind/2)
+	if _, err := f.Write(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(f.Path()); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
+	}
+	d, err := CreateDir(filepath.Join(dir, "folder"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.WriteFile("in", []byte("x")), d.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	only(t, dir, "folder", "out")
+}
+
+// unsynced is a file that must not be synced.
+type unsynced struct {
+	file
+	t *testing.T
+}
+
+func (f unsynced) Sync() error {
+	f.t.Error("synced")
+	return nil
+}
+
 // TestFailing lets each call to the system fail in turn: nothing must be left.
 func TestFailing(t *testing.T) {
 	real := openTemp
