@@ -15,6 +15,10 @@ var add16 = map[format.Type]func(dst, src []byte, d []float32) kernel.Added{
 	format.BF16: kernel.AddBF16,
 }
 
+// rowsOf16 is how many rows of such a tensor are made at a time at least, where there is memory for
+// them: two or more of a product's tallest tiles.
+const rowsOf16 = 24
+
 // fill16 makes rows of a tensor of such a type.
 func (t *target) fill16(count *tally) func(dst []byte, row int64) error {
 	add, usesBase := add16[t.typ], t.delta.usesBase()

@@ -160,7 +160,7 @@ func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Opti
 		if d.usesBase() {
 			o.Cost += 4 * d.Cols
 		}
-		o.Together = 0
+		o.Together = rowsOf16
 		o.Fill = t.fill16(count)
 		return nil
 	}
