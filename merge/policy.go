@@ -1,8 +1,12 @@
 package merge
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -27,7 +31,8 @@ type Policy struct {
 	Bases []string `yaml:"bases"`
 	// Licences are SPDX identifiers, in any case: the adapter must state one of them.
 	Licences []string `yaml:"licences"`
-	// MaxNorm is the largest ‖s·B·A‖ / ‖W‖ (Frobenius) of a matrix; 0: any.
+	// MaxNorm is the largest ‖W' − W‖ / ‖W‖ (Frobenius) of a changed matrix or vector, or of the rows of
+	// tokens that the base has; 0: any.
 	MaxNorm float64 `yaml:"max_norm"`
 	// MaxRank is the largest rank of a matrix; 0: any.
 	MaxRank int `yaml:"max_rank"`
@@ -41,19 +46,29 @@ type Policy struct {
 	keys []*signing.PublicKey
 }
 
-// LoadPolicy reads a policy from a YAML file. Unknown keys are errors, so that a
-// misspelt rule does not allow what it should forbid.
+// LoadPolicy reads a policy from a YAML file. Unknown keys, and rules without a value, are errors, so that
+// a misspelt or unfinished rule does not allow what it should forbid.
 func LoadPolicy(file string) (*Policy, error) {
-	f, err := os.Open(file)
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	p := &Policy{path: file}
-	dec := yaml.NewDecoder(f)
+	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
-	if err := dec.Decode(p); err != nil {
+	if err := dec.Decode(p); errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%s: it has no rules", file)
+	} else if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	var rules map[string]any
+	if err := yaml.Unmarshal(data, &rules); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(rules)) {
+		if list, ok := rules[name].([]any); rules[name] == nil || rules[name] == 0 || rules[name] == 0.0 || ok && len(list) == 0 {
+			return nil, fmt.Errorf("%s: %s has no value, and would let everything in: leave the rule out, or say what it is", file, name)
+		}
 	}
 	for _, pattern := range p.ForbidTargets {
 		if _, err := path.Match(pattern, ""); err != nil {
@@ -143,15 +158,53 @@ func (p *Policy) norms(a *adapter.Adapter, base *arch.Model) (broken []string, e
 		if err != nil {
 			return nil, err
 		}
-		ratio, err := changeRatio(pair, norm(s), base)
+		norm, _ := EffectiveRank(s)
+		change, weight, err := changeNorms(pair, norm, base)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", a.Path, err)
 		}
-		if !(ratio <= p.MaxNorm) {
-			broken = append(broken, fmt.Sprintf("max_norm: the change of %s has %.3g of its weights' norm", nameOf(pair), ratio))
+		if !(change <= p.MaxNorm*weight) {
+			broken = append(broken, fmt.Sprintf("max_norm: the change of %s has %.3g of its weights' norm", nameOf(pair), change/weight))
+		}
+	}
+	if a.Tokens != nil {
+		for _, r := range a.Tokens.Rows {
+			change, weight, err := rowNorms(r, base)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", a.Path, err)
+			}
+			if !(change <= p.MaxNorm*weight) {
+				broken = append(broken, fmt.Sprintf("max_norm: the change of rows of tokens of %s has %.3g of these rows' norm", r.Module, change/weight))
+			}
 		}
 	}
 	return broken, nil
+}
+
+// rowNorms are the Frobenius norms of what rows of tokens differ by from the base's, and of these. Rows
+// of tokens that the base does not have change none of its weights.
+func rowNorms(r adapter.TokenRows, base *arch.Model) (change, weight float64, err error) {
+	v := base.View(r.Target)
+	if v == nil {
+		return 0, 0, fmt.Errorf("the base has no tensor %s", r.Target)
+	}
+	defer release(v)
+	rows, cols := v.Rows.Dims()
+	w := make([]float32, cols)
+	for i, id := range r.IDs {
+		if int64(id) >= rows {
+			continue
+		}
+		if err := v.Rows.ReadRows(w, int64(id)); err != nil {
+			return 0, 0, err
+		}
+		for j, x := range r.Rows.Row(i) {
+			d := float64(x) - float64(w[j])
+			change += float64(d * d)
+			weight += float64(float64(w[j]) * float64(w[j]))
+		}
+	}
+	return math.Sqrt(change), math.Sqrt(weight), nil
 }
 
 // squares sums the squares of rows of a view.

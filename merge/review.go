@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 
+	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/format/arch"
 )
@@ -20,6 +21,7 @@ type Review struct {
 	Duplicates []string `json:"duplicates,omitempty"` // "b is a": the same factors twice
 	Outliers   []string `json:"outliers,omitempty"`   // far from the others of their kind in other layers
 	Vectors    []string `json:"vectors,omitempty"`    // norms and biases that it changes
+	DoRA       int      `json:"dora,omitempty"`       // matrices whose norms it sets, too
 	// Largest is the matrix whose change is largest against its weights, where the base is given.
 	Largest      string  `json:"largest,omitempty"`
 	LargestRatio float64 `json:"largest_ratio,omitempty"` // of Frobenius norms
@@ -60,26 +62,30 @@ func ReviewAdapter(a *adapter.Adapter, base *arch.Model) (*Review, error) {
 		if p.Vector {
 			r.Vectors = append(r.Vectors, name)
 		}
+		weight := 0.0
+		if p.Magnitude != nil {
+			r.DoRA++
+		}
+		if base != nil {
+			if norm, weight, err = changeNorms(p, norm, base); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+		}
 		if norm == 0 {
-			r.Dead = append(r.Dead, name)
+			if p.Magnitude == nil || base != nil { // else the magnitudes may be others than the base's norms
+				r.Dead = append(r.Dead, name)
+			}
 			continue
 		}
-		key := fmt.Sprint(p.Scale, p.A, p.B)
+		key := fmt.Sprint(p.Scale, p.A, p.B, p.Magnitude)
 		if other, ok := seen[key]; ok {
 			r.Duplicates = append(r.Duplicates, name+" is "+other)
 		}
 		seen[key] = name
 		kind := anyLayer.ReplaceAllString(name, ".*.")
 		kinds[kind] = append(kinds[kind], member{name, math.Log(norm)})
-		if base == nil {
-			continue
-		}
-		ratio, err := changeRatio(p, norm, base)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		if ratio > r.LargestRatio {
-			r.Largest, r.LargestRatio = name, ratio
+		if weight > 0 && norm > r.LargestRatio*weight {
+			r.Largest, r.LargestRatio = name, norm/weight
 		}
 	}
 	for _, list := range kinds {
@@ -122,18 +128,48 @@ func neededRank(s []float64, norm, share float64) int {
 	return len(s)
 }
 
-// changeRatio is the Frobenius norm of a pair's change against that of the weights it
-// changes. The adapter is resolved against base.
-func changeRatio(p *adapter.Pair, norm float64, base *arch.Model) (float64, error) {
+// changeNorms are the Frobenius norms of what a pair does to the weights it changes, and of these. norm
+// is that of its product. DoRA does more than add the product: rows, or columns, get norms of their own, so
+// that the change is computed by rows. The adapter is resolved against base.
+func changeNorms(p *adapter.Pair, norm float64, base *arch.Model) (change, weight float64, err error) {
 	v := base.View(p.Target)
 	if v == nil {
-		return 0, fmt.Errorf("the base has no tensor %s", p.Target)
+		return 0, 0, fmt.Errorf("the base has no tensor %s", p.Target)
 	}
-	first, rows := int64(p.Row), int64(p.B.Rows)
+	defer release(v)
+	t := termOf(p)
+	t.Row = int64(p.Row)
 	if p.Expert >= 0 {
-		first = int64(p.Expert) * rows
+		t.Row = int64(p.Expert) * int64(p.B.Rows)
 	}
-	weight, err := squares(v, first, rows)
-	release(v)
-	return norm / math.Sqrt(weight), err
+	if p.Magnitude == nil {
+		weight, err := squares(v, t.Row, int64(p.B.Rows))
+		return norm, math.Sqrt(weight), err
+	}
+	if reshaped(v) {
+		return 0, 0, format.Unsupported("DoRA of tensor %s, whose rows in the file are not those of its matrix", p.Target)
+	}
+	if t.Columns {
+		if t.norms, err = columnNorms(v, t); err != nil {
+			return 0, 0, err
+		}
+	}
+	d, err := NewDelta(t.Row+int64(p.B.Rows), int64(p.A.Cols), []Term{t})
+	if err != nil {
+		return 0, 0, err
+	}
+	n := max(1, (1<<18)/p.A.Cols)
+	w, c := make([]float32, n*p.A.Cols), make([]float32, n*p.A.Cols)
+	for row := 0; row < p.B.Rows; row += n {
+		w, c := w[:min(n, p.B.Rows-row)*p.A.Cols], c[:min(n, p.B.Rows-row)*p.A.Cols]
+		if err := v.Rows.ReadRows(w, t.Row+int64(row)); err != nil {
+			return 0, 0, err
+		}
+		d.Change(c, w, t.Row+int64(row))
+		for i, x := range c {
+			change += float64(float64(x) * float64(x))
+			weight += float64(float64(w[i]) * float64(w[i]))
+		}
+	}
+	return math.Sqrt(change), math.Sqrt(weight), nil
 }

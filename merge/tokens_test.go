@@ -206,4 +206,8 @@ func TestCarryTokens(t *testing.T) {
 	if broken, err := p.Check(a, base); err != nil || len(broken) != 1 {
 		t.Errorf("%v, %v", broken, err)
 	}
+	p = Policy{MaxNorm: 1}
+	if broken, err := p.Check(other, base); err != nil || len(broken) != 1 || !strings.Contains(broken[0], "rows of tokens") {
+		t.Errorf("rows far from the base's: %v, %v", broken, err)
+	}
 }

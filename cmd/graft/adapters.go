@@ -276,6 +276,9 @@ func (a *app) inspectAdapter(path string, o inspectOptions) error {
 func (a *app) printReview(r *merge.Review, trained *bool) {
 	a.result("")
 	a.result("ranks: %d paid for, %.1f used, %d hold 99 %% of every change", r.RankPaid, r.RankUsed, r.Needed)
+	if r.DoRA > 0 {
+		a.result("matrices whose norms it sets, too (DoRA): %d; the table has the norms of the products alone", r.DoRA)
+	}
 	for _, l := range []struct {
 		what string
 		list []string
