@@ -2,7 +2,9 @@ package merge
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/graft-lora/graft/format"
@@ -94,7 +96,8 @@ func gather(base *arch.Model, adapters []Weighted) (ds Deltas, err error) {
 		}
 	}
 	ds = Deltas{}
-	for name, ts := range terms {
+	for _, name := range slices.Sorted(maps.Keys(terms)) {
+		ts := terms[name]
 		v := base.View(name)
 		if v == nil {
 			return nil, fmt.Errorf("%s has no tensor %s, which an adapter changes", base.Path, name)

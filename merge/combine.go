@@ -146,9 +146,10 @@ func Combine(ctx context.Context, adapters []Weighted, o CombineOptions) (*adapt
 	out.Pairs, out.Meta, out.Name, out.Tokens = nil, nil, "combined", tokens
 	for _, k := range order {
 		ts := terms[k]
-		for _, t := range ts[1:] {
+		for i, t := range ts[1:] {
 			if t.A.Cols != ts[0].A.Cols || t.B.Rows != ts[0].B.Rows {
-				return nil, fmt.Errorf("%s: the adapters change a %dx%d and a %dx%d matrix", k, ts[0].B.Rows, ts[0].A.Cols, t.B.Rows, t.A.Cols)
+				first, other := adapters[all[k].from[0]].Path, adapters[all[k].from[i+1]].Path
+				return nil, format.Usagef("%s changes %s as a matrix of %d x %d, %s as one of %d x %d: they are for different models", first, k, ts[0].B.Rows, ts[0].A.Cols, other, t.B.Rows, t.A.Cols)
 			}
 		}
 		all[k].rank = rank

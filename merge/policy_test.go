@@ -96,16 +96,16 @@ func TestEmptyRules(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "policy.yaml")
 	for text, want := range map[string]string{
-		"max_rank: 4":                  "",
-		"require_provenance: false":    "",
-		"":                             "it has no rules",
-		"# nothing":                    "it has no rules",
-		"signers: []":                  "signers has no value",
-		"bases:":                       "bases has no value",
-		"max_rank: 0":                  "max_rank has no value",
-		"max_norm: 0.0":                "max_norm has no value",
-		"max_norm: -1":                 "neither may be negative",
-		"forbid_targets: []":           "forbid_targets has no value",
+		"max_rank: 4":                 "",
+		"require_provenance: false":   "",
+		"":                            "it has no rules",
+		"# nothing":                   "it has no rules",
+		"signers: []":                 "signers has no value",
+		"bases:":                      "bases has no value",
+		"max_rank: 0":                 "max_rank has no value",
+		"max_norm: 0.0":               "max_norm has no value",
+		"max_norm: -1":                "neither may be negative",
+		"forbid_targets: []":          "forbid_targets has no value",
 		"max_rank: 4\nlicence: [mit]": "licence not found",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o666); err != nil {

@@ -45,10 +45,7 @@ func Promote(ctx context.Context, base *arch.Model, ds Deltas, opt Options, want
 	var all []candidate
 	var squares float64
 	for _, t := range report.Tensors {
-		e := t.ErrorOnInputs
-		if e == 0 {
-			e = t.Error
-		}
+		e := t.outputError()
 		squares += float64(e * e)
 		v := base.View(t.Name)
 		to, ok := NestedType(v.Type)
@@ -81,6 +78,24 @@ func Promote(ctx context.Context, base *arch.Model, ds Deltas, opt Options, want
 		left, room = left-c.saved, room-c.bytes
 	}
 	return NewPlan(base, ds, opt)
+}
+
+// outputError is the error on inputs, or where they are not known that of the weights.
+func (t *TensorSurvival) outputError() float64 {
+	if t.ErrorOnInputs == 0 {
+		return t.Error
+	}
+	return t.ErrorOnInputs
+}
+
+// TensorError is what [Promotion].MaxError limits: the root mean square of the tensors' errors.
+func (r *Report) TensorError() float64 {
+	var squares float64
+	for _, t := range r.Tensors {
+		e := t.outputError()
+		squares += float64(e * e)
+	}
+	return math.Sqrt(squares / float64(max(len(r.Tensors), 1)))
 }
 
 // nowhere is a sink that keeps nothing.

@@ -146,7 +146,11 @@ func ParseFileType(s string) (FileType, error) {
 			}
 		}
 	}
-	return 0, format.Usagef("no file type is called %q", s)
+	var names []string
+	for _, info := range FileTypes() {
+		names = append(names, info.Name)
+	}
+	return 0, format.Usagef("no file type is called %q; there are %s", s, strings.Join(names, ", "))
 }
 
 // MostOf is the quantized file type whose default most of a file has: sizes are the bytes of

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/internal/fmath"
 	"github.com/graft-lora/graft/internal/tokenizer"
 	"github.com/graft-lora/graft/train/data"
@@ -100,7 +101,7 @@ func (b *Base) Windows(text string, n int) ([]data.Sample, error) {
 	}
 	ids := b.Tokenizer.Encode(text, tokenizer.EncodeOptions{AddSpecial: true})
 	if len(ids) < n {
-		return nil, fmt.Errorf("train: the text has %d tokens, which do not fill a window of %d", len(ids), n)
+		return nil, format.Usagef("the text has %d tokens, which do not fill a window of %d: give a longer text, or a smaller --context", len(ids), n)
 	}
 	var windows []data.Sample
 	for ; len(ids) >= n; ids = ids[n:] {

@@ -37,9 +37,30 @@ func (o *adapterOutput) addBase(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.base, "base", "", "model that the adapters belong to: needed when formats change between PEFT and GGUF")
 }
 
+// check fails early, before anything is read: where the output cannot be, or its form or type not be written.
 func (o *adapterOutput) check(inputs ...string) error {
 	out := outputFlags{path: o.path, force: o.force}
-	return out.check(inputs...)
+	if err := out.check(inputs...); err != nil {
+		return err
+	}
+	_, _, err := o.as()
+	return err
+}
+
+// as is the form and the type that are asked for.
+func (o *adapterOutput) as() (form, format.Type, error) {
+	form, err := adapterForm(o.form, o.path)
+	if err != nil {
+		return form, 0, err
+	}
+	typ, err := format.ParseType(o.typ)
+	if err != nil {
+		return form, 0, format.Usagef("%v; there are f32, f16 and bf16, in GGUF also q8_0, q4_0 and other types", err)
+	}
+	if typ.Quantized() && form.name != "gguf" {
+		return form, 0, format.Unsupported("%s holds f32, f16 or bf16, not %v; write a .gguf for quantized matrices", form.what, typ)
+	}
+	return form, typ, nil
 }
 
 // resolve opens the base and brings the adapters to its terms. Without a base it
@@ -63,33 +84,27 @@ func (o *adapterOutput) resolve(adapters ...*adapter.Adapter) (done func(), err 
 
 // write writes an adapter in the form that the path asks for.
 func (o *adapterOutput) write(a *adapter.Adapter, opt adapter.WriteOptions) error {
-	typ, err := format.ParseType(o.typ)
+	form, typ, err := o.as()
 	if err != nil {
 		return err
 	}
 	opt.Type, opt.Force = typ, o.force
-	form, err := adapterForm(o.form, o.path)
-	if err != nil {
-		return err
-	}
-	if typ.Quantized() && form.name != "gguf" {
-		return format.Unsupported("%s holds f32, f16 or bf16, not %v; write a .gguf for quantized matrices", form.what, typ)
-	}
 	return form.write(o.path, a, opt)
 }
 
 // form is a form that adapters are written in.
 type form struct {
 	name, what string
+	ending     string // of a file; "" for a folder
 	write      func(path string, a *adapter.Adapter, opt adapter.WriteOptions) error
 }
 
 var forms = []form{
-	{"gguf", "a GGUF file", adapter.WriteGGUF},
-	{"peft", "a PEFT folder", adapter.WritePEFT},
-	{"kohya", "a file of kohya's form", adapter.WriteKohya},
-	{"diffusers", "a file of diffusers' form", adapter.WriteDiffusers},
-	{"mlx", "an MLX folder", adapter.WriteMLX},
+	{"gguf", "a GGUF file", ".gguf", adapter.WriteGGUF},
+	{"peft", "a PEFT folder", "", adapter.WritePEFT},
+	{"kohya", "a file of kohya's form", ".safetensors", adapter.WriteKohya},
+	{"diffusers", "a file of diffusers' form", ".safetensors", adapter.WriteDiffusers},
+	{"mlx", "an MLX folder", "", adapter.WriteMLX},
 }
 
 func addAdapterForm(cmd *cobra.Command, to *string) {
@@ -108,8 +123,15 @@ func adapterForm(name, path string) (form, error) {
 			name = "peft"
 		}
 	}
+	ending := strings.ToLower(filepath.Ext(path))
 	for _, f := range forms {
-		if f.name == name {
+		switch {
+		case f.name != name:
+		case f.ending != "" && ending != f.ending:
+			return form{}, format.Usagef("%s is %s: name it %s%s", path, f.what, strings.TrimSuffix(path, filepath.Ext(path)), f.ending) // it would not be known as one
+		case f.ending == "" && (ending == ".gguf" || ending == ".safetensors"):
+			return form{}, format.Usagef("%s is %s: give it a name that does not end in %s", path, f.what, ending)
+		default:
 			return f, nil
 		}
 	}
@@ -132,6 +154,7 @@ type adapterInfo struct {
 	PairCount    int               `json:"pair_count"`
 	Pairs        []pairInfo        `json:"pairs"`
 	Tokens       []tokenInfo       `json:"tokens,omitempty"`
+	OutputError  *outputError      `json:"output_error,omitempty"` // of an adapter that was quantized
 	Metadata     map[string]string `json:"metadata,omitempty"`
 }
 
@@ -244,6 +267,11 @@ func (a *app) inspectAdapter(path string, o inspectOptions) error {
 		info.Pairs = append(info.Pairs, pi)
 		info.Parameters += int64(p.Rank) * int64(p.A.Cols+p.B.Rows)
 	}
+	if o.original != nil {
+		if info.OutputError, err = errorAgainst(o.original, ad); err != nil {
+			return err
+		}
+	}
 	info.Tokens = tokenInfos(ad.Tokens, base != nil)
 	info.Parameters += ad.Tokens.Parameters()
 	if a.json {
@@ -266,6 +294,11 @@ func (a *app) inspectAdapter(path string, o inspectOptions) error {
 	a.printPairs(info.Pairs, o.tensors)
 	a.printTokens(info.Tokens, o.tensors)
 	a.printReview(info.Review, info.Trained)
+	if e := info.OutputError; e != nil && e.Largest == 0 {
+		a.result("output error against %s: none", o.original.Path)
+	} else if e != nil {
+		a.result("output error against %s: %.3g %%, largest %.3g %% (%s)", o.original.Path, 100*e.All, 100*e.Largest, e.LargestName)
+	}
 	for k, v := range info.Metadata {
 		a.result("%s: %s", k, shortValue(v))
 	}

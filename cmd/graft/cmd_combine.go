@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/merge"
 )
@@ -44,6 +45,9 @@ Adapters of one format need no base; the output has their format, too. With
 --base any formats can be mixed and written.` + exitStatus,
 		Args: args(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkCombineUse(cmd, &opt); err != nil {
+				return err
+			}
 			ws, err := openAdapters(args)
 			if err != nil {
 				return err
@@ -85,6 +89,24 @@ Adapters of one format need no base; the output has their format, too. With
 	f.BoolVar(&opt.TrueDelta, "true-delta", false, "do the algebra on the changes themselves, without cross terms")
 	f.Uint64Var(&opt.Seed, "seed", 0, "of the random choices of dare")
 	return cmd
+}
+
+// checkCombineUse refuses flags that the method has no use for.
+func checkCombineUse(cmd *cobra.Command, o *merge.CombineOptions) error {
+	is := func(part string) bool { return strings.Contains(o.Method, part) }
+	singular := o.TrueDelta || is("svd")
+	if err := checkUse(cmd,
+		use{[]string{"density"}, is("ties") || is("dare") || is("prune"), "the methods ties, dare and magnitude_prune"},
+		use{[]string{"majority-sign"}, is("ties"), "the methods ties and dare_ties"},
+		use{[]string{"seed"}, is("dare"), "the methods dare"},
+		use{[]string{"svd-rank", "energy", "svd-clamp"}, singular, "the methods svd and those that end in _svd, and with --true-delta"},
+	); err != nil {
+		return err
+	}
+	if cmd.Flags().Changed("density") && o.Density == 0 {
+		return format.Usagef("--density 0 would keep nothing")
+	}
+	return nil
 }
 
 // reportAdapter opens a written adapter again and says what it holds.

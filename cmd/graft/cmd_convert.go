@@ -135,6 +135,9 @@ func (a *app) convertAdapter(path string, o *convertOptions) error {
 	if strings.EqualFold(o.typ, "auto") {
 		out.typ = adapterType(ad).String()
 	}
+	if _, _, err := out.as(); err != nil {
+		return err
+	}
 	done, err := out.resolve(ad)
 	if err != nil {
 		return err
@@ -153,22 +156,4 @@ func adapterType(ad *adapter.Adapter) format.Type {
 		return ad.Type
 	}
 	return format.F32
-}
-
-// quantizeAdapter writes an adapter in another type.
-func (a *app) quantizeAdapter(path string, o *quantizeOptions) error {
-	ad, err := openAdapter(path)
-	if err != nil {
-		return err
-	}
-	out := adapterOutput{path: o.output.path, base: o.base, typ: o.typ, force: o.output.force}
-	done, err := out.resolve(ad)
-	if err != nil {
-		return err
-	}
-	defer done()
-	if err := out.write(ad, adapter.WriteOptions{}); err != nil {
-		return err
-	}
-	return a.reportAdapter(out.path)
 }

@@ -58,6 +58,9 @@ at a time in the folder for temporary files (TMPDIR) and removed.
 			case cmd.Flags().Changed("held-out") || o.ship.report.path != "" || len(o.ship.methods) > 0:
 				return format.Usagef("--held-out, --methods and --report are for eval --ship")
 			}
+			if err := checkUse(cmd, use{[]string{"max-error", "max-growth", "moment-memory", "seed"}, false, "--ship"}); err != nil {
+				return err
+			}
 			return a.eval(cmd.Context(), args[0], &o)
 		},
 	}

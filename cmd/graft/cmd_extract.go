@@ -41,6 +41,9 @@ extract, or nothing but noise.` + exitStatus,
 			if err := opt.Cut.Check(); err != nil {
 				return format.Usagef("%v", err)
 			}
+			if opt.Budget < 0 || cmd.Flags().Changed("budget") && opt.Budget == 0 {
+				return format.Usagef("--budget %d is no number of parameters", opt.Budget)
+			}
 			if opt.Cut.Rank == 0 {
 				return format.Usagef("--rank is the largest rank that is looked for and must be positive")
 			}

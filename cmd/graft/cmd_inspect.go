@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/gguf"
@@ -19,6 +20,7 @@ import (
 type inspectOptions struct {
 	tensors, metadata bool
 	base              string
+	original          *adapter.Adapter // what the adapter was made of, to say what was lost
 }
 
 func newInspectCmd(a *app) *cobra.Command {

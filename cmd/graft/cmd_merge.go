@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -73,6 +76,9 @@ adapter) of the loss. A merge that lost the adapter still leaves its file, and e
 status 5.` + exitStatus,
 		Args: args(2, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.checkUse(cmd); err != nil {
+				return err
+			}
 			return a.merge(cmd.Context(), args[0], args[1:], &o)
 		},
 	}
@@ -96,6 +102,17 @@ status 5.` + exitStatus,
 	return cmd
 }
 
+// checkUse refuses flags that have no use as the others stand.
+func (o *mergeOptions) checkUse(cmd *cobra.Command) error {
+	text := o.data.path != "" || o.heldOut != ""
+	return checkUse(cmd,
+		use{[]string{"method"}, strings.EqualFold(o.typ, "same"), "--type same: into another type there is one way, quantizing the sum"},
+		use{[]string{"max-error", "max-growth"}, o.method == "promote", "--method promote"},
+		use{[]string{"moment-memory"}, o.data.path != "", "--data"},
+		use{append([]string{"min-recovery"}, dataFlagNames...), text, "--data or --held-out"},
+	)
+}
+
 func methodHelp() string {
 	var b strings.Builder
 	for _, n := range merge.MethodNames() {
@@ -111,6 +128,13 @@ func methodHelp() string {
 // openAdapter opens an adapter of any format. What is something else is named.
 func openAdapter(path string) (*adapter.Adapter, error) {
 	kind, err := checkpoint.Sniff(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if i := strings.LastIndexByte(path, '='); i > 0 {
+			if _, serr := os.Stat(path[:i]); serr == nil {
+				return nil, format.Usagef("%s: what follows the = is no number: write %s=0.5, or the path alone", path, path[:i])
+			}
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -165,6 +189,7 @@ func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, 
 	}
 	if o.recovery == 0 {
 		a.printSurvival(report, o.tensors)
+		a.sayPromoted(report, o)
 	}
 	measured := o.data
 	measured.most = mergeTokens
@@ -330,6 +355,9 @@ func (o *mergeOptions) verdict(doc *mergeDoc) error {
 	}
 	if r := doc.Recovery; r != nil {
 		if r.Recovery < o.minRecov {
+			if o.recovery > 0 {
+				return &format.CheckError{Reason: fmt.Sprintf("the recovery on %s is %.6g within a growth of %s, %.6g is asked for: a larger --max-growth, more --data, or a larger --type", r.Data, r.Recovery, percent(o.maxGrowth, 1), o.recovery)}
+			}
 			return &format.CheckError{Reason: fmt.Sprintf("the adapter was lost: %.3f of what it does on %s is left, below %.3g; %s", r.Recovery, r.Data, o.minRecov, hint)}
 		}
 		return nil

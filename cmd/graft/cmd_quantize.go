@@ -45,7 +45,8 @@ func newQuantizeCmd(a *app) *cobra.Command {
 		Long: `quantize writes a GGUF file whose tensors have the types that llama-quantize would
 choose, with the same bytes as its reference code. SRC is a GGUF file or a
 Hugging Face folder, which needs no 16-bit file between; or an adapter, whose
-matrices become f32, f16, bf16, q8_0 or another plain type.
+matrices become f32, f16, bf16, q8_0, q4_0 or another plain type, and whose outputs'
+error against the original is printed.
 
   graft quantize model-f16.gguf -o model-q4_k_m.gguf --type Q4_K_M
   graft quantize hf-folder -o model-q8_0.gguf --type Q8_0

@@ -37,6 +37,9 @@ func (d *dataFlags) add(cmd *cobra.Command, what string) {
 	f.StringVar(&d.fields.Text, "text-field", "", "name of the field with plain text (text)")
 }
 
+// dataFlagNames are those besides --data itself.
+var dataFlagNames = []string{"context", "limit", "chat", "train-on", "messages-field", "prompt-field", "completion-field", "text-field"}
+
 // read makes the samples, with base's tokenizer and template.
 func (d *dataFlags) read(base *train.Base) ([]data.Sample, error) {
 	samples, err := base.EvalData(d.path, d.context, d.samples, d.fields)

@@ -31,6 +31,16 @@ func (o *mergeOptions) checkRecovery() error {
 	return nil
 }
 
+// sayPromoted says when promoting did not bring the tensors' error to what is asked for.
+func (a *app) sayPromoted(r *merge.Report, o *mergeOptions) {
+	if o.method != "promote" || len(r.Tensors) == 0 {
+		return
+	}
+	if e := r.TensorError(); e > o.maxError {
+		a.say("the error of the tensors' outputs is %.3g, --max-error %.3g is asked for: a larger --max-growth than %.3g allows more, where tensors are left that can be promoted", e, o.maxError, o.maxGrowth)
+	}
+}
+
 // promoteOn merges again with more growth, the tensors that lose most first, until the
 // recovery asked for is reached or no growth is left. It returns the last merge's report.
 func (a *app) promoteOn(ctx context.Context, basePath string, adapterArgs []string, o *mergeOptions, measured *dataFlags, report *merge.Report, reached **recoveryTable) (*merge.Report, error) {

@@ -41,10 +41,22 @@ func (o *outputFlags) check(inputs ...string) error {
 			return format.Usagef("%s is an input: graft never writes over what it reads", o.path)
 		}
 	}
-	if _, err := os.Stat(o.path); err == nil && !o.force && !o.dryRun {
-		return format.Usagef("%s exists; --force replaces it", o.path)
+	if o.dryRun {
+		return nil
+	}
+	if _, err := os.Stat(o.path); err == nil {
+		if !o.force {
+			return format.Usagef("%s exists; --force replaces it", o.path)
+		}
+	} else if dir := filepath.Dir(o.path); !isDir(dir) {
+		return format.Usagef("there is no folder %s to write %s into: make it first", dir, o.path)
 	}
 	return nil
+}
+
+func isDir(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
 }
 
 func same(a, b string) bool {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/gguf"
 	"github.com/graft-lora/graft/format/safetensors"
 )
@@ -50,6 +51,9 @@ func Open(path string, opt Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	if kind, err := checkpoint.Sniff(path); err == nil && kind.Adapter() && kind != checkpoint.GGUFAdapter && (!st.IsDir() || storedAlone(path)) {
+		return nil, format.Usagef("%s is an adapter, not a model", path)
+	}
 	switch {
 	case st.IsDir() && storedAlone(path) && hasSafetensors(path):
 		return OpenStored(path)
@@ -75,7 +79,7 @@ func openGGUF(path string, opt Options) (*Model, error) {
 	}
 	if t, ok := f.Meta.Str("general.type"); ok && t != "model" {
 		f.Close()
-		return nil, format.Usagef("%s holds no model: its general.type is %q", path, t)
+		return nil, format.Usagef("%s is an %s, not a model", path, t)
 	}
 	var views []*format.View
 	for _, t := range f.Tensors {

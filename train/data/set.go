@@ -245,7 +245,7 @@ func (t *taker) finish(path string) error {
 		return fmt.Errorf("%s: %d of %d records are longer than %d tokens: %s", path, t.nLong, records, t.e.Context, lineList(t.long, t.nLong))
 	}
 	if t.nUntrained > 0 {
-		return fmt.Errorf("%s: %d of %d records have no token to train on (no answer, or it begins after the first %d tokens): %s; drop them with untrained: drop",
+		return fmt.Errorf("%s: %d of %d records have no token to train on (no answer, or it begins after the first %d tokens): %s; give them a longer --context, or leave them out (train: --untrained drop)",
 			path, t.nUntrained, records, t.e.Context, lineList(t.untrained, t.nUntrained))
 	}
 	return nil
