@@ -93,7 +93,7 @@ func (a *app) generate(ctx context.Context, path string, o *runCmdOptions) error
 	if o.compare && len(o.adapters) == 0 {
 		return format.Usagef("--compare needs an --adapter to compare with")
 	}
-	base, err := train.OpenBase(path, model.Options{Threads: a.threads, Context: o.context})
+	base, err := a.openToRun(path, o)
 	if err != nil {
 		return err
 	}
@@ -142,6 +142,10 @@ func (a *app) generate(ctx context.Context, path string, o *runCmdOptions) error
 		return a.printJSON(map[string]any{"model": path, "prompt": o.prompt, "answers": answers})
 	}
 	return nil
+}
+
+func (a *app) openToRun(path string, o *runCmdOptions) (*train.Base, error) {
+	return train.OpenBase(path, model.Options{Threads: a.threads, Context: o.context})
 }
 
 // tokens is the prompt as the model gets it.

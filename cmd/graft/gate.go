@@ -28,16 +28,20 @@ func (g *gateFlags) add(cmd *cobra.Command) {
 // load opens an adapter for a base that runs, and with g lets it through only if it was
 // trained on this base and keeps the policy.
 func (a *app) load(g *gateFlags, base *train.Base, path string) (*model.Adapter, error) {
-	ad, err := openAdapter(path)
+	ad, err := a.openFor(g, base.Original(), path)
 	if err != nil {
 		return nil, err
 	}
-	if g != nil {
-		if err := a.passOpen(g, base.Original(), ad); err != nil {
-			return nil, err
-		}
-	}
 	return base.UseAdapter(ad)
+}
+
+// openFor opens an adapter and, with g, lets it through the gate to base.
+func (a *app) openFor(g *gateFlags, base *arch.Model, path string) (*adapter.Adapter, error) {
+	ad, err := openAdapter(path)
+	if err == nil && g != nil {
+		err = a.passOpen(g, base, ad)
+	}
+	return ad, err
 }
 
 func (a *app) passOpen(g *gateFlags, base *arch.Model, ad *adapter.Adapter) error {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/graft-lora/graft/format"
+	"github.com/graft-lora/graft/format/adapter"
 	"github.com/graft-lora/graft/train"
 	"github.com/graft-lora/graft/train/model"
 )
@@ -68,31 +69,88 @@ type response struct {
 	SwitchMS float64 `json:"switch_ms"`
 }
 
-// adapterCache keeps adapters that are loaded, by their paths.
+// adapterCache keeps adapters that were used, by their paths, and the bases that they act on.
 type adapterCache struct {
-	base   *train.Base
-	loaded map[string]*model.Adapter
-	load   func(path string) (*model.Adapter, error) // through the gate
+	base   *train.Base // as its files have it
+	opened map[string]*adapter.Adapter
+	open   func(path string) (*adapter.Adapter, error) // through the gate
+	// served are bases with adapters. One with new tokens is another model, with a tokenizer of its
+	// own: there is one for each adapter that brings some, beside that of all others, "".
+	served map[string]*servedBase
+	again  func() (*train.Base, error) // opens the base once more
 }
 
-func (c *adapterCache) get(path string) (*model.Adapter, error) {
-	if a := c.loaded[path]; a != nil {
-		return a, nil
+type servedBase struct {
+	*train.Base
+	used map[string]*model.Adapter
+}
+
+// get gives the adapters of a request and what they act on.
+func (c *adapterCache) get(list []requestAdapter) (*servedBase, []model.Scaled, error) {
+	brings := "" // the adapter with new tokens
+	for _, w := range list {
+		ad := c.opened[w.path]
+		if ad == nil {
+			var err error
+			if ad, err = c.open(w.path); err != nil {
+				return nil, nil, err
+			}
+			if err := ad.Resolve(c.base.Original()); err != nil {
+				return nil, nil, err
+			}
+			c.opened[w.path] = ad
+		}
+		if ad.Tokens == nil || len(ad.Tokens.Added) == 0 {
+			continue
+		}
+		if brings != "" && brings != w.path {
+			return nil, nil, format.Unsupported("%s and %s both bring new tokens, of the same numbers: they cannot act together", brings, w.path)
+		}
+		brings = w.path
 	}
-	a, err := c.load(path)
-	if err != nil {
-		return nil, err
+	s := c.served[brings]
+	if s == nil {
+		base, err := c.again()
+		if err != nil {
+			return nil, nil, err
+		}
+		s = &servedBase{base, map[string]*model.Adapter{}}
+		c.served[brings] = s
+		if err := s.use(brings, c.opened[brings]); err != nil { // before the others: they are to fit what it makes of the base
+			return nil, nil, err
+		}
 	}
-	if c.base.Source != c.base.Original() { // all other requests would be answered by another model
-		return nil, format.Unsupported("%s brings new tokens, which requests do not share a base with: merge it, or run it with --adapter", path)
+	var adapters []model.Scaled
+	for _, w := range list {
+		if err := s.use(w.path, c.opened[w.path]); err != nil {
+			return nil, nil, err
+		}
+		adapters = append(adapters, model.Scaled{Adapter: s.used[w.path], Weight: w.factor})
 	}
-	c.loaded[path] = a
-	return a, nil
+	return s, adapters, nil
+}
+
+func (s *servedBase) use(path string, ad *adapter.Adapter) (err error) {
+	if s.used[path] == nil {
+		s.used[path], err = s.UseAdapter(ad)
+	}
+	return err
+}
+
+// Close closes the bases that the cache has opened.
+func (c *adapterCache) Close() error {
+	var errs []error
+	for _, s := range c.served {
+		if s.Base != c.base {
+			errs = append(errs, s.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // serve answers requests from a file or, by the name "-", from standard input as they come,
 // one JSON object a line, each with adapters of its own. The base is opened once and never
-// touched.
+// touched, and once more for each adapter that brings new tokens.
 func (a *app) serve(ctx context.Context, base *train.Base, o *runCmdOptions) error {
 	if len(o.adapters) > 0 || o.prompt != "" || o.compare {
 		return format.Usagef("--requests has prompts and adapters in its lines: it goes without -p, --file, --adapter and --compare")
@@ -106,7 +164,14 @@ func (a *app) serve(ctx context.Context, base *train.Base, o *runCmdOptions) err
 		defer f.Close()
 		in, name = f, o.requests
 	}
-	cache := &adapterCache{base, map[string]*model.Adapter{}, func(path string) (*model.Adapter, error) { return a.load(&o.gate, base, path) }}
+	cache := &adapterCache{
+		base:   base,
+		opened: map[string]*adapter.Adapter{},
+		open:   func(path string) (*adapter.Adapter, error) { return a.openFor(&o.gate, base.Original(), path) },
+		served: map[string]*servedBase{"": {base, map[string]*model.Adapter{}}},
+		again:  func() (*train.Base, error) { return a.openToRun(base.Path, o) },
+	}
+	defer cache.Close()
 	out := json.NewEncoder(a.out)
 	out.SetEscapeHTML(false)
 	lines := bufio.NewScanner(in)
@@ -160,17 +225,15 @@ func (a *app) request(ctx context.Context, cache *adapterCache, line []byte, o r
 	}
 	res := &response{Adapters: []string{}}
 	begun := time.Now()
-	var adapters []model.Scaled
+	base, adapters, err := cache.get(req.Adapters)
+	if err != nil {
+		return nil, err
+	}
 	for _, w := range req.Adapters {
-		ad, err := cache.get(w.path)
-		if err != nil {
-			return nil, err
-		}
 		res.Adapters = append(res.Adapters, w.String())
-		adapters = append(adapters, model.Scaled{Adapter: ad, Weight: w.factor})
 	}
 	res.LoadMS = milliseconds(time.Since(begun))
-	prompt, err := o.tokens(cache.base, nil)
+	prompt, err := o.tokens(base.Base, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -178,12 +241,12 @@ func (a *app) request(ctx context.Context, cache *adapterCache, line []byte, o r
 		return nil, format.Usagef("the prompt has %d tokens and the context %d: raise --context", len(prompt), o.context)
 	}
 	begun = time.Now()
-	s, err := cache.base.Model.NewSession(o.context, adapters...)
+	s, err := base.Model.NewSession(o.context, adapters...)
 	if err != nil {
 		return nil, err
 	}
 	res.SwitchMS = milliseconds(time.Since(begun))
-	g, err := train.Generate(ctx, s, cache.base.Tokenizer, prompt, o.gen, func(string) error { return nil })
+	g, err := train.Generate(ctx, s, base.Tokenizer, prompt, o.gen, func(string) error { return nil })
 	if err != nil {
 		return nil, err
 	}
