@@ -52,16 +52,16 @@ func survivalCases() []survivalCase {
 		{smol, "smol-down-1", down, 100, 1, "task", k, methods},
 		{gemma, "gemma-down-1", wide, 60, 1, "task", k, methods},
 		{gemma, "gemma-1", all, 60, 1, "task", []string{"SAME"}, methods},
-		{smol, "smol-2", all, 100, 2, "task", legacy, []string{"fit"}},
-		{smol, "smol-down-2", down, 100, 2, "task", k, []string{"fit"}},
+		{smol, "smol-2", all, 100, 2, "task", legacy, methods},
+		{smol, "smol-down-2", down, 100, 2, "task", k, methods},
 		{gemma, "gemma-1", all, 60, 1, "task", []string{"Q4_0", "Q5_1"}, []string{"fit"}},
 		{smol, "smol-1", all, 100, 1, "other", []string{"Q4_0", "Q4_1"}, []string{"fit"}},
 		{smol, "smol-down-1", down, 100, 1, "other", []string{"Q4_K", "Q3_K"}, []string{"fit"}},
 		{smol, "smol-1", all, 100, 1, "adapter", []string{"Q4_0", "Q4_1"}, []string{"fit"}},
 		{smol, "smol-down-1", down, 100, 1, "adapter", []string{"Q4_K", "Q3_K"}, []string{"fit"}},
 		{smol, "smol-1", all, 100, 1, "task", []string{"Q4_0", "Q4_1"}, []string{"nest"}},
-		{gemma, "gemma-2", all, 60, 2, "task", []string{"SAME"}, []string{"fit"}},
-		{gemma, "gemma-down-2", wide, 60, 2, "task", k, []string{"fit"}},
+		{gemma, "gemma-2", all, 60, 2, "task", []string{"SAME"}, methods},
+		{gemma, "gemma-down-2", wide, 60, 2, "task", k, methods},
 	}
 }
 
