@@ -88,7 +88,7 @@ func gather(base *arch.Model, adapters []Weighted) (ds Deltas, err error) {
 				return nil, format.Unsupported("DoRA of tensor %s, whose rows in the file are not those of its matrix", p.Target)
 			}
 			if t.Columns {
-				if t.norms, err = columnNorms(base.View(p.Target), t); err != nil {
+				if t.norms, err = columnNorms(base, base.View(p.Target), t); err != nil {
 					return nil, fmt.Errorf("tensor %s: %w", p.Target, err)
 				}
 			}
@@ -103,9 +103,13 @@ func gather(base *arch.Model, adapters []Weighted) (ds Deltas, err error) {
 			return nil, fmt.Errorf("%s has no tensor %s, which an adapter changes", base.Path, name)
 		}
 		for _, ending := range factorEndings {
-			if s := strings.TrimSuffix(name, ".weight") + ending; base.View(s) != nil {
+			if s := strings.TrimSuffix(name, ".weight") + ending; base.View(s) != nil && (ending != factorEnding || base.Stored()) {
 				return nil, format.Unsupported("merging into tensor %s, whose factor stands in %s: quantize the float model to another type and merge into that", name, s)
 			}
+		}
+		f, err := factorsOf(base, v)
+		if err != nil {
+			return nil, err
 		}
 		rows, cols := v.Rows.Dims()
 		d := &Delta{Rows: rows, Cols: cols}
@@ -117,7 +121,7 @@ func gather(base *arch.Model, adapters []Weighted) (ds Deltas, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("tensor %s: %w", name, err)
 		}
-		ds[name] = d
+		ds[name] = d.inStored(f)
 	}
 	return ds, nil
 }
@@ -127,10 +131,6 @@ func reshaped(v *format.View) bool {
 	_, cols := v.Rows.Dims()
 	return len(v.Shape) == 2 && v.Shape[1] != cols
 }
-
-// factorEndings name tensors beside a weight that multiply it: of NVFP4 files, and of models in
-// 8-bit floats.
-var factorEndings = []string{".scale", ".scale_weight", ".weight_scale", ".weight_scale_inv"}
 
 // termOf is a pair as a term of a delta; the matrices are the pair's.
 func termOf(p *adapter.Pair) Term {
@@ -143,10 +143,15 @@ func termOf(p *adapter.Pair) Term {
 
 // columnNorms are the norms of the columns of W + D, for DoRA over columns: the base is
 // read once.
-func columnNorms(v *format.View, t Term) ([]float32, error) {
+func columnNorms(m *arch.Model, v *format.View, t Term) ([]float32, error) {
 	if v == nil {
 		return nil, fmt.Errorf("the base has no such tensor")
 	}
+	f, err := factorsOf(m, v)
+	if err != nil {
+		return nil, err
+	}
+	stored := f.rows(v.Rows)
 	plain := t
 	plain.Magnitude, plain.Columns, plain.Row = nil, false, 0
 	rows, cols := t.B.Rows, t.A.Cols
@@ -159,7 +164,7 @@ func columnNorms(v *format.View, t Term) ([]float32, error) {
 	base, change := make([]float32, n*cols), make([]float32, n*cols)
 	for row := 0; row < rows; row += n {
 		w, c := base[:min(n, rows-row)*cols], change[:min(n, rows-row)*cols]
-		if err := v.Rows.ReadRows(w, t.Row+int64(row)); err != nil {
+		if err := stored.ReadRows(w, t.Row+int64(row)); err != nil {
 			return nil, err
 		}
 		d.Change(c, w, int64(row))

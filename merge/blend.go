@@ -47,11 +47,16 @@ func Blend(r *Recipe, models map[string]*arch.Model, opt BlendOptions) (*Blended
 	if err != nil {
 		return nil, err
 	}
+	plain := map[string]*arch.Model{}
 	for _, path := range r.Models() {
 		if models[path] == nil {
 			return nil, fmt.Errorf("merge: the model %s is not there", path)
 		}
+		if plain[path], err = asWeights(models[path]); err != nil {
+			return nil, err
+		}
 	}
+	models = plain
 	if method.base == baseNeeded && r.Base == "" {
 		return nil, format.Usagef("merge_method %s needs a base_model", r.Method)
 	}

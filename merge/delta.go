@@ -38,6 +38,8 @@ type Delta struct {
 	// matrix, if not nil, has the terms instead: the same numbers in the same order, in rows of
 	// another length. It has no magnitudes.
 	matrix *Delta
+	// factors, if not nil, multiply what is stored: changes are of stored values then.
+	factors *factors
 }
 
 // NewDelta checks that the terms fit a tensor of rows x cols.
@@ -66,6 +68,10 @@ func (d *Delta) Change(dst, base []float32, row int64) {
 // change is Change with a matrix to work in, which grows as needed. base may hold anything
 // unless usesBase.
 func (d *Delta) change(dst, base []float32, row int64, tmp *kernel.Mat) {
+	if d.factors != nil {
+		d.changeStored(dst, base, row, tmp)
+		return
+	}
 	cols := int(d.Cols)
 	if m := d.matrix; m != nil {
 		first := row * d.Cols

@@ -97,12 +97,31 @@ func (d *ModelDiff) SameValues() bool {
 // their metadata. Tensors stand in the order of a, then those that only b has.
 func Diff(ctx context.Context, a, b *arch.Model, threads int, progress func(done, total int)) (*ModelDiff, error) {
 	d := &ModelDiff{Meta: diffMeta(a.Meta, b.Meta)}
+	ofA, err := modelFactors(a)
+	if err != nil {
+		return nil, err
+	}
+	ofB, err := modelFactors(b)
+	if err != nil {
+		return nil, err
+	}
+	// Factors that one of them has are in the weights that are compared.
+	isFactor := map[string]bool{}
+	for _, of := range []map[string]*factors{ofA, ofB} {
+		for name := range of {
+			isFactor[factorName(name)] = true
+		}
+	}
 	type pair struct {
 		a, b *format.View
 		out  *TensorDiff
+		unit float64 // what the values of both are to be multiplied by
 	}
 	var pairs []pair
 	for _, v := range a.Views {
+		if isFactor[v.Name] && b.View(v.Name) == nil {
+			continue
+		}
 		t := &TensorDiff{Name: v.Name, TypeA: v.Type.String(), ShapeA: v.Shape, Codes: -1}
 		d.Tensors = append(d.Tensors, t)
 		w := b.View(v.Name)
@@ -115,10 +134,16 @@ func Diff(ctx context.Context, a, b *arch.Model, threads int, progress func(done
 			t.Status = "shape"
 			continue
 		}
-		pairs = append(pairs, pair{v, w, t})
+		p := pair{v, w, t, 1}
+		if f, g := ofA[v.Name], ofB[v.Name]; f != nil && len(f.of) == 1 && f.equal(g) {
+			p.unit = float64(f.at(0)) // so that stored bytes can be compared, too
+		} else {
+			p.a, p.b = f.view(v), g.view(w)
+		}
+		pairs = append(pairs, p)
 	}
 	for _, w := range b.Views {
-		if a.View(w.Name) == nil {
+		if a.View(w.Name) == nil && !isFactor[w.Name] {
 			d.Tensors = append(d.Tensors, &TensorDiff{Name: w.Name, TypeB: w.Type.String(), ShapeB: w.Shape, Status: "only in B", Codes: -1})
 		}
 	}
@@ -130,6 +155,8 @@ func Diff(ctx context.Context, a, b *arch.Model, threads int, progress func(done
 			if err := diffTensor(ctx, p.out, p.a, p.b); err != nil {
 				return fmt.Errorf("tensor %s: %w", p.a.Name, err)
 			}
+			p.out.MaxAbs *= p.unit
+			p.out.squares *= p.unit * p.unit
 			if progress != nil {
 				progress(int(done.Add(1)), len(pairs))
 			}

@@ -279,6 +279,13 @@ func ExplainedBy(whole, rest *ModelDiff) (list []*Explained, total Explained) {
 func (d *ModelDiff) Spectrum(ctx context.Context, a, b *arch.Model, rank, threads int) error {
 	pool := kernel.NewPool(threads)
 	defer pool.Close()
+	a, err := asWeights(a)
+	if err != nil {
+		return err
+	}
+	if b, err = asWeights(b); err != nil {
+		return err
+	}
 	for _, t := range d.Tensors {
 		if t.Status != "differs" || len(t.ShapeA) != 2 {
 			continue

@@ -62,6 +62,13 @@ type ExtractReport struct {
 // quantization made of it. Memory is O((rows+cols) * rank) for one matrix, and the adapter.
 // It is a [format.CheckError] if nothing differs, or nothing but noise.
 func Extract(ctx context.Context, base, tuned *arch.Model, opt ExtractOptions) (*adapter.Adapter, *ExtractReport, error) {
+	base, err := asWeights(base)
+	if err != nil {
+		return nil, nil, err
+	}
+	if tuned, err = asWeights(tuned); err != nil {
+		return nil, nil, err
+	}
 	resized, err := sameTensors(base, tuned, opt.Embeddings)
 	if err != nil {
 		return nil, nil, err

@@ -32,6 +32,14 @@ func Measure(ctx context.Context, base, merged *arch.Model, ds Deltas, threads i
 		if rows, cols := w.Rows.Dims(); rows != d.Rows || cols != d.Cols {
 			return nil, fmt.Errorf("tensor %s is %dx%d in %s", v.Name, rows, cols, merged.Path)
 		}
+		was, err := factorsOf(base, v)
+		if err != nil {
+			return nil, err
+		}
+		is, err := factorsOf(merged, w)
+		if err != nil {
+			return nil, err
+		}
 		t := r.tally(w, "measured")
 		t.grid = nil // the two have no codes in common
 		g.Go(func() error {
@@ -39,7 +47,7 @@ func Measure(ctx context.Context, base, merged *arch.Model, ds Deltas, threads i
 			defer t.end()
 			defer release(v)
 			defer release(w)
-			if err := t.measure(ctx, v.Rows, w.Rows, d); err != nil {
+			if err := t.measure(ctx, was.rows(v.Rows), is.rows(w.Rows), d.ofWeights()); err != nil {
 				return fmt.Errorf("tensor %s: %w", v.Name, err)
 			}
 			return nil

@@ -51,14 +51,23 @@ func Apply(base *arch.Model, ds Deltas) (*arch.Model, error) {
 	if err := ds.check(base); err != nil {
 		return nil, err
 	}
-	views := make([]*format.View, len(base.Views))
-	for i, v := range base.Views {
-		views[i] = v
+	var views []*format.View
+	multiplied := map[string]bool{} // factors that are in the weights of what comes out
+	for name, d := range ds {
+		if d.factors != nil {
+			multiplied[factorName(name)] = true
+		}
+	}
+	for _, v := range base.Views {
+		if multiplied[v.Name] {
+			continue
+		}
 		if d := ds[v.Name]; d != nil {
 			w := *v
-			w.Rows = &added{base: v.Rows, delta: d}
-			views[i] = &w
+			w.Rows = &added{base: d.factors.rows(v.Rows), delta: d.ofWeights()}
+			v = &w
 		}
+		views = append(views, v)
 	}
 	return base.With(views), nil
 }
@@ -133,6 +142,7 @@ func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Opti
 	t := &target{guess: ready.guess(v.Type), name: v.Name, typ: v.Type, rows: d.Rows, cols: int(d.Cols), seed: opt.Seed, codec: codec, raw: raw, delta: d}
 	t.inputs = func(ctx context.Context) (*inputs, error) { return ready.of(ctx, t.name) }
 	count := report.tally(v, m.Name)
+	count.factors = d.factors
 	t.onInputs = count.onInputs
 	encode, err := m.open(t)
 	if err != nil {

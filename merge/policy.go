@@ -207,14 +207,14 @@ func rowNorms(r adapter.TokenRows, base *arch.Model) (change, weight float64, er
 	return math.Sqrt(change), math.Sqrt(weight), nil
 }
 
-// squares sums the squares of rows of a view.
-func squares(v *format.View, first, rows int64) (sum float64, err error) {
-	_, cols := v.Rows.Dims()
+// squares sums the squares of rows.
+func squares(r format.RowReader, first, rows int64) (sum float64, err error) {
+	_, cols := r.Dims()
 	n := max(1, (1<<18)/cols)
 	buf := make([]float32, n*cols)
 	for row := int64(0); row < rows; row += n {
 		part := buf[:min(n, rows-row)*cols]
-		if err := v.Rows.ReadRows(part, first+row); err != nil {
+		if err := r.ReadRows(part, first+row); err != nil {
 			return 0, err
 		}
 		for _, x := range part {

@@ -64,6 +64,13 @@ func (s *sums) add(o sums) {
 	s.eeIn += o.eeIn
 }
 
+// scale makes the sums those of values f times as large.
+func (s *sums) scale(f float64) {
+	for _, x := range []*float64{&s.rd, &s.dd, &s.rr, &s.ww, &s.rdIn, &s.ddIn, &s.eeIn} {
+		*x *= f * f
+	}
+}
+
 func (s sums) survival(n int64) Survival {
 	v := Survival{Elements: n, Changed: s.changed}
 	if n > 0 {
@@ -92,6 +99,8 @@ type tally struct {
 	groups *quant.Groups
 	rows   []sums
 	all    sums // of all rows, once they are counted
+	// factors make weights of what is stored and counted.
+	factors *factors
 }
 
 func (r *Report) tally(v *format.View, method string) *tally {
@@ -108,7 +117,10 @@ func (r *Report) tally(v *format.View, method string) *tally {
 func (t *tally) begin(rows int64) { t.rows = make([]sums, rows) }
 
 func (t *tally) end() {
-	for _, row := range t.rows {
+	for i, row := range t.rows {
+		if t.factors != nil {
+			row.scale(float64(t.factors.at(int64(i))))
+		}
 		t.all.add(row)
 	}
 	t.t.Survival = t.all.survival(int64(len(t.rows)) * int64(t.cols))

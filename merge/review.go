@@ -137,20 +137,25 @@ func changeNorms(p *adapter.Pair, norm float64, base *arch.Model) (change, weigh
 		return 0, 0, fmt.Errorf("the base has no tensor %s", p.Target)
 	}
 	defer release(v)
+	f, err := factorsOf(base, v)
+	if err != nil {
+		return 0, 0, err
+	}
+	stored := f.rows(v.Rows)
 	t := termOf(p)
 	t.Row = int64(p.Row)
 	if p.Expert >= 0 {
 		t.Row = int64(p.Expert) * int64(p.B.Rows)
 	}
 	if p.Magnitude == nil {
-		weight, err := squares(v, t.Row, int64(p.B.Rows))
+		weight, err := squares(stored, t.Row, int64(p.B.Rows))
 		return norm, math.Sqrt(weight), err
 	}
 	if reshaped(v) {
 		return 0, 0, format.Unsupported("DoRA of tensor %s, whose rows in the file are not those of its matrix", p.Target)
 	}
 	if t.Columns {
-		if t.norms, err = columnNorms(v, t); err != nil {
+		if t.norms, err = columnNorms(base, v, t); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -162,7 +167,7 @@ func changeNorms(p *adapter.Pair, norm float64, base *arch.Model) (change, weigh
 	w, c := make([]float32, n*p.A.Cols), make([]float32, n*p.A.Cols)
 	for row := 0; row < p.B.Rows; row += n {
 		w, c := w[:min(n, p.B.Rows-row)*p.A.Cols], c[:min(n, p.B.Rows-row)*p.A.Cols]
-		if err := v.Rows.ReadRows(w, t.Row+int64(row)); err != nil {
+		if err := stored.ReadRows(w, t.Row+int64(row)); err != nil {
 			return 0, 0, err
 		}
 		d.Change(c, w, t.Row+int64(row))
