@@ -89,6 +89,16 @@ func ramp(lo, n int) []float32 {
 // iq4Levels are the 16 levels of IQ4_NL and IQ4_XS (kvalues_iq4nl of ggml).
 var iq4Levels = [16]float32{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
 
+const lowNibbles = 0x0f0f0f0f0f0f0f0f
+
+// spread gives bit i of b to byte i, as its lowest bit; gather is the way back.
+func spread(b uint8) uint64 {
+	each := uint64(b) * 0x0101010101010101 & 0x8040201008040201
+	return (each + 0x7f7f7f7f7f7f7f7f) >> 7 & 0x0101010101010101
+}
+
+func gather(x uint64) uint8 { return uint8(x & 0x0101010101010101 * 0x0102040810204080 >> 56) }
+
 // Nibbles at head: byte j holds element j (low) and j+16 (high).
 
 func unpackQ4(head int, hasMin bool) func([]uint8, []float32, []float32, []byte) {
@@ -97,16 +107,18 @@ func unpackQ4(head int, hasMin bool) func([]uint8, []float32, []float32, []byte)
 		if hasMin {
 			min[0] = half(b[2:])
 		}
-		for j, q := range b[head : head+16] {
-			codes[j], codes[j+16] = q&15, q>>4
+		for j := 0; j < 16; j += 8 {
+			q := eight(b[head+j:])
+			putEight(codes[j:], q&lowNibbles)
+			putEight(codes[j+16:], q>>4&lowNibbles)
 		}
 	}
 }
 
 func packQ4(head int) func([]byte, []uint8) {
 	return func(b []byte, codes []uint8) {
-		for j := range 16 {
-			b[head+j] = codes[j]&15 | codes[j+16]<<4
+		for j := 0; j < 16; j += 8 {
+			putEight(b[head+j:], eight(codes[j:])&lowNibbles|eight(codes[j+16:])&lowNibbles<<4)
 		}
 	}
 }
@@ -120,9 +132,10 @@ func unpackQ5(head int, hasMin bool) func([]uint8, []float32, []float32, []byte)
 			min[0] = half(b[2:])
 		}
 		high := binary.LittleEndian.Uint32(b[head:])
-		for j, q := range b[head+4 : head+20] {
-			codes[j] = q&15 | uint8(high>>j&1)<<4
-			codes[j+16] = q>>4 | uint8(high>>(j+16)&1)<<4
+		for j := 0; j < 16; j += 8 {
+			q := eight(b[head+4+j:])
+			putEight(codes[j:], q&lowNibbles|spread(uint8(high>>j))<<4)
+			putEight(codes[j+16:], q>>4&lowNibbles|spread(uint8(high>>(j+16)))<<4)
 		}
 	}
 }
@@ -130,9 +143,10 @@ func unpackQ5(head int, hasMin bool) func([]uint8, []float32, []float32, []byte)
 func packQ5(head int) func([]byte, []uint8) {
 	return func(b []byte, codes []uint8) {
 		var high uint32
-		for j := range 16 {
-			b[head+4+j] = codes[j]&15 | codes[j+16]<<4
-			high |= uint32(codes[j]>>4)<<j | uint32(codes[j+16]>>4)<<(j+16)
+		for j := 0; j < 16; j += 8 {
+			lo, hi := eight(codes[j:]), eight(codes[j+16:])
+			putEight(b[head+4+j:], lo&lowNibbles|hi&lowNibbles<<4)
+			high |= uint32(gather(lo>>4))<<j | uint32(gather(hi>>4))<<(j+16)
 		}
 		binary.LittleEndian.PutUint32(b[head:], high)
 	}

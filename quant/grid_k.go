@@ -22,16 +22,18 @@ func unpackScalesK4(step, min []float32, b []byte) {
 func unpackQ4K(codes []uint8, step, min []float32, b []byte) {
 	unpackScalesK4(step, min, b)
 	for j := range 4 {
-		for l, q := range b[16+32*j : 48+32*j] {
-			codes[64*j+l], codes[64*j+32+l] = q&15, q>>4
+		for l := 0; l < 32; l += 8 {
+			q := eight(b[16+32*j+l:])
+			putEight(codes[64*j+l:], q&lowNibbles)
+			putEight(codes[64*j+32+l:], q>>4&lowNibbles)
 		}
 	}
 }
 
 func packQ4K(b []byte, codes []uint8) {
 	for j := range 4 {
-		for l := range 32 {
-			b[16+32*j+l] = codes[64*j+l]&15 | codes[64*j+32+l]<<4
+		for l := 0; l < 32; l += 8 {
+			putEight(b[16+32*j+l:], eight(codes[64*j+l:])&lowNibbles|eight(codes[64*j+32+l:])&lowNibbles<<4)
 		}
 	}
 }
@@ -59,6 +61,9 @@ func packQ5K(b []byte, codes []uint8) {
 	}
 }
 
+// pairs are the lowest two bits of eight bytes.
+const pairs = 0x0303030303030303
+
 func unpackQ6K(codes []uint8, step, _ []float32, b []byte) {
 	d := half(b[208:])
 	for j, s := range b[192:208] {
@@ -66,24 +71,24 @@ func unpackQ6K(codes []uint8, step, _ []float32, b []byte) {
 	}
 	for n := range 2 {
 		ql, qh, c := b[64*n:64*n+64], b[128+32*n:160+32*n], codes[128*n:128*n+128]
-		for l := range 32 {
-			c[l] = ql[l]&15 | qh[l]&3<<4
-			c[l+32] = ql[l+32]&15 | qh[l]>>2&3<<4
-			c[l+64] = ql[l]>>4 | qh[l]>>4&3<<4
-			c[l+96] = ql[l+32]>>4 | qh[l]>>6<<4
+		for l := 0; l < 32; l += 8 {
+			a, b, h := eight(ql[l:]), eight(ql[l+32:]), eight(qh[l:])
+			putEight(c[l:], a&lowNibbles|h&pairs<<4)
+			putEight(c[l+32:], b&lowNibbles|h>>2&pairs<<4)
+			putEight(c[l+64:], a>>4&lowNibbles|h>>4&pairs<<4)
+			putEight(c[l+96:], b>>4&lowNibbles|h>>6&pairs<<4)
 		}
 	}
 }
 
 func packQ6K(b []byte, codes []uint8) {
-	const low, pair = 0x0f0f0f0f0f0f0f0f, 0x0303030303030303
 	for n := range 2 {
 		ql, qh, c := b[64*n:64*n+64], b[128+32*n:160+32*n], codes[128*n:128*n+128]
 		for l := 0; l < 32; l += 8 {
 			c0, c1, c2, c3 := eight(c[l:]), eight(c[l+32:]), eight(c[l+64:]), eight(c[l+96:])
-			putEight(ql[l:], c0&low|c2&low<<4)
-			putEight(ql[l+32:], c1&low|c3&low<<4)
-			putEight(qh[l:], c0>>4&pair|c1>>4&pair<<2|c2>>4&pair<<4|c3>>4&pair<<6)
+			putEight(ql[l:], c0&lowNibbles|c2&lowNibbles<<4)
+			putEight(ql[l+32:], c1&lowNibbles|c3&lowNibbles<<4)
+			putEight(qh[l:], c0>>4&pairs|c1>>4&pairs<<2|c2>>4&pairs<<4|c3>>4&pairs<<6)
 		}
 	}
 }
