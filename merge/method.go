@@ -2,12 +2,9 @@ package merge
 
 import (
 	"context"
-	"fmt"
 	"sort"
 
 	"github.com/graft-lora/graft/format"
-	"github.com/graft-lora/graft/internal/rng"
-	"github.com/graft-lora/graft/quant"
 )
 
 // Method is a way to put a change into a tensor that keeps its type.
@@ -86,121 +83,4 @@ func MethodNames() []string {
 func openRequantize(t *target) (encoder, error) {
 	_, err := format.EncoderOf(t.typ)
 	return nil, err
-}
-
-// openKeep moves each code to one of the two levels round its wanted value, the
-// upper one with the probability that makes the expected value exact:
-//
-//	y = level(code) + delta/step;  lo <= y <= hi neighbouring levels
-//	code' = hi with probability (y - lo) / (hi - lo), else lo
-//
-// Changes far smaller than a step survive as an average over many weights, where
-// rounding to nearest would drop each of them. A block with a value that its levels
-// do not reach gets new scales, as requantize would give it: there the change is
-// no longer small against the step. Floats of 8 bits are levels like others, beyond
-// which a value is cut off. Those of more bits round the sum to nearest.
-func openKeep(t *target) (encoder, error) {
-	if f, ok := quant.Float8Of(t.typ); ok {
-		dice, cols := rng.New(t.seed, "keep", t.name), uint64(t.cols)
-		return func(dst, raw []byte, delta []float32, row int64) error {
-			if i := f.Move(dst, raw, delta, dice, uint64(row)*cols); i >= 0 {
-				return fmt.Errorf("row %d: the change, or the value that it changes, is not a number", row+int64(i/t.cols))
-			}
-			return nil
-		}, nil
-	}
-	if !t.typ.Quantized() {
-		return openRequantize(t)
-	}
-	g, ok := quant.GridOf(t.typ)
-	if !ok {
-		return nil, format.Unsupported("method keep cannot move codes of %v without bias: it codes weights in groups; use fit with --data, requantize, or another --type", t.typ)
-	}
-	k := &keeper{g: g, codec: t.codec, cols: t.cols, dice: rng.New(t.seed, "keep", t.name)}
-	return k.encode, nil
-}
-
-type keeper struct {
-	g     *quant.Grid
-	codec format.Codec
-	cols  int
-	dice  rng.Stream
-}
-
-func (k *keeper) encode(dst, raw []byte, delta []float32, row int64) error {
-	g := k.g
-	codes := make([]uint8, len(delta))
-	step := make([]float32, len(delta)/g.Sub)
-	min := make([]float32, len(delta)/g.Sub)
-	g.Unpack(codes, step, min, raw)
-	copy(dst, raw)
-	for b := range len(delta) / g.Block {
-		from, to := b*g.Block, (b+1)*g.Block
-		inside, err := k.move(codes[from:to], step[from/g.Sub:to/g.Sub], delta[from:to], uint64(row)*uint64(k.cols)+uint64(from))
-		if err != nil {
-			return fmt.Errorf("rows from %d: %w", row, err)
-		}
-		block := dst[b*g.Bytes : (b+1)*g.Bytes]
-		if inside {
-			g.Pack(block, codes[from:to])
-			continue
-		}
-		w := make([]float32, g.Block)
-		k.codec.Decode(w, block)
-		for i, d := range delta[from:to] {
-			w[i] += d
-		}
-		if err := k.codec.Encode(block, w, g.Block, nil); err != nil {
-			return fmt.Errorf("rows from %d: %w", row, err)
-		}
-	}
-	return nil
-}
-
-// move rounds the codes of a block; inside is false if a value lies beyond the
-// levels by more than half their last distance. pos is the place of the first element in its tensor.
-func (k *keeper) move(codes []uint8, step, delta []float32, pos uint64) (inside bool, err error) {
-	levels := k.g.Levels
-	top := len(levels) - 1
-	lo := float64(levels[0]) - float64(float64(levels[1]-levels[0])/2)
-	hi := float64(levels[top]) + float64(float64(levels[top]-levels[top-1])/2)
-	for i, d := range delta {
-		st := step[i/k.g.Sub]
-		if d == 0 {
-			continue
-		}
-		if st == 0 {
-			return false, nil
-		}
-		y := float64(levels[codes[i]]) + float64(d)/float64(st)
-		if y != y {
-			return false, fmt.Errorf("the change is not a number")
-		}
-		if y < lo || y > hi {
-			return false, nil
-		}
-		codes[i] = roundLevel(levels, codes[i], y, k.dice.Float64(pos+uint64(i)))
-	}
-	return true, nil
-}
-
-// roundLevel rounds y to one of the two levels beside it, up if u (in [0, 1)) is
-// below y's share of the way; outside the levels it clamps. from is where the search begins.
-func roundLevel(levels []float32, from uint8, y, u float64) uint8 {
-	c := int(from)
-	last := len(levels) - 1
-	for c < last && float64(levels[c+1]) <= y {
-		c++
-	}
-	for c > 0 && float64(levels[c]) > y {
-		c--
-	}
-	if c == last || y <= float64(levels[c]) {
-		return uint8(c)
-	}
-	lo, hi := float64(levels[c]), float64(levels[c+1])
-	if u < (y-lo)/(hi-lo) {
-		c++
-	}
-	return uint8(c)
 }
