@@ -9,6 +9,7 @@ import (
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/internal/kernel"
+	"github.com/graft-lora/graft/quant"
 )
 
 // Options says how a merge into the same types is done.
@@ -17,6 +18,8 @@ type Options struct {
 	Seed   uint64 // of the random numbers of stochastic rounding
 	// Moments are for the methods that use data, which without them do what keep does.
 	Moments Moments
+	// Imatrix is for method requantize: what the encoders weigh columns by, which some types need. May be nil.
+	Imatrix *quant.Imatrix
 
 	nest map[string]bool // tensors that method promote nests; nil unless Promote made it
 }
@@ -143,6 +146,10 @@ func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Opti
 	t.inputs = func(ctx context.Context) (*inputs, error) { return ready.of(ctx, t.name) }
 	count := report.tally(v, m.Name)
 	count.factors = d.factors
+	weights := &importance{perMatrix: v.Shape[max(len(v.Shape)-2, 0)]}
+	if weights.weights, err = opt.Imatrix.For(v); err != nil {
+		return err
+	}
 	t.onInputs = count.onInputs
 	encode, err := m.open(t)
 	if err != nil {
@@ -190,7 +197,7 @@ func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Opti
 		} else {
 			copy(b.now, b.base)
 			kernel.Add(b.now, b.delta)
-			err = codec.Encode(dst, b.now, t.cols, nil)
+			err = weights.encode(codec, dst, b.now, t.cols, row)
 		}
 		if err != nil {
 			return err
@@ -198,6 +205,29 @@ func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Opti
 		codec.Decode(b.now, dst)
 		count.count(b.stored, dst, b.base, b.now, b.delta, row)
 		return nil
+	}
+	return nil
+}
+
+// importance is what an encoder weighs a tensor's columns by, matrix after matrix.
+type importance struct {
+	weights   []float32 // nil: all the same
+	perMatrix int64     // rows
+}
+
+// encode encodes whole rows, the first of which is row of the tensor.
+func (w *importance) encode(c format.Codec, dst []byte, x []float32, cols int, row int64) error {
+	if w.weights == nil {
+		return c.Encode(dst, x, cols, nil)
+	}
+	rowBytes := len(dst) / (len(x) / cols)
+	for len(x) > 0 {
+		m := row / w.perMatrix
+		n := int(min((m+1)*w.perMatrix-row, int64(len(x)/cols)))
+		if err := c.Encode(dst[:n*rowBytes], x[:n*cols], cols, w.weights[int(m)*cols:int(m+1)*cols]); err != nil {
+			return err
+		}
+		dst, x, row = dst[n*rowBytes:], x[n*cols:], row+int64(n)
 	}
 	return nil
 }

@@ -81,7 +81,7 @@ func (c *codec) encodeRows(dst []byte, src []float32, cols int, weights []float3
 		return fmt.Errorf("importance of %d columns for rows of %d", len(weights), cols)
 	}
 	if weights == nil && c.needsWeights {
-		return fmt.Errorf("%v cannot be encoded without an importance matrix", c.typ)
+		return fmt.Errorf("%v cannot be encoded without an importance matrix: give one with --imatrix", c.typ)
 	}
 	rowBytes := cols / block * c.typ.BlockBytes()
 	if len(dst) != len(src)/cols*rowBytes {

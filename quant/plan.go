@@ -290,14 +290,17 @@ func (p planned) output(c Choice, opt Options) (*format.Output, error) {
 	return o, nil
 }
 
-// weightsOf finds the importance of a tensor's columns, matrix after matrix. The
+// weightsOf finds the importance of a tensor's columns.
+func (opt *Options) weightsOf(v *format.View) ([]float32, error) { return opt.Imatrix.For(v) }
+
+// For finds the importance of a tensor's columns, matrix after matrix; nil if m is, or has none. The
 // wrong number of them is an error, but for the embedding, whose columns a matrix
 // of the output head does not fit.
-func (opt *Options) weightsOf(v *format.View) ([]float32, error) {
-	if opt.Imatrix == nil {
+func (m *Imatrix) For(v *format.View) ([]float32, error) {
+	if m == nil {
 		return nil, nil
 	}
-	w := opt.Imatrix.Weights(v.Name)
+	w := m.Weights(v.Name)
 	if w == nil {
 		return nil, nil
 	}

@@ -23,6 +23,7 @@ type mergeOptions struct {
 	output   outputFlags
 	typ      string
 	method   string
+	imatrix  string
 	seed     uint64
 	tensors  bool
 	noCheck  bool
@@ -59,6 +60,7 @@ files; DST is a GGUF file, or a folder for a Hugging Face model.
   graft merge base.gguf lesson -o merged.gguf --data train.jsonl --held-out held-out.jsonl
   graft merge base.gguf lesson -o merged.gguf --data train.jsonl --report merged.html
   graft merge base.gguf lesson -o merged-f16.gguf --type F16
+  graft merge base-f16.gguf lesson -o merged.gguf --type IQ2_M --imatrix imatrix.gguf
   graft merge hf-folder lesson -o merged-folder
 
 Methods for --type same:
@@ -90,6 +92,7 @@ status 5.` + exitStatus,
 	f.StringVar(&o.typ, "type", "same", "same, or a file type (F16, Q4_K_M, ...)")
 	f.StringVar(&o.heldOut, "held-out", "", "other text or JSONL to measure the recovery on")
 	f.StringVar(&o.method, "method", "", "how codes are found when types stay the same: "+strings.Join(merge.MethodNames(), ", ")+" (default: fit; aware for an adapter trained so)")
+	f.StringVar(&o.imatrix, "imatrix", "", "importance matrix, GGUF or .dat: for another --type, and for requantize; types below 3 bits need one")
 	f.StringVar(&o.momentMemory, "moment-memory", "128MiB", "memory for the moments of inputs; with less the data is run more often")
 	f.Float64Var(&o.maxError, "max-error", 0.5, "promote: error of outputs on inputs to reach")
 	f.Float64Var(&o.recovery, "recovery", 0, "promote: recovery on --held-out (or --data) to reach, in place of --max-error")
@@ -107,10 +110,19 @@ func (o *mergeOptions) checkUse(cmd *cobra.Command) error {
 	text := o.data.path != "" || o.heldOut != ""
 	return checkUse(cmd,
 		use{[]string{"method"}, strings.EqualFold(o.typ, "same"), "--type same: into another type there is one way, quantizing the sum"},
+		use{[]string{"imatrix"}, !strings.EqualFold(o.typ, "same") || o.method == "requantize", "another --type, and --method requantize"},
 		use{[]string{"max-error", "max-growth"}, o.method == "promote", "--method promote"},
 		use{[]string{"moment-memory"}, o.data.path != "", "--data"},
 		use{append([]string{"min-recovery"}, dataFlagNames...), text, "--data or --held-out"},
 	)
+}
+
+// readImatrix reads the importance matrix, nil if none is given.
+func (o *mergeOptions) readImatrix() (*quant.Imatrix, error) {
+	if o.imatrix == "" {
+		return nil, nil
+	}
+	return quant.ReadImatrix(o.imatrix)
 }
 
 func methodHelp() string {
@@ -305,6 +317,9 @@ func (a *app) writeMerged(ctx context.Context, base *arch.Model, deltas merge.De
 		if opt.Recipe.FileType, err = quant.ParseFileType(o.typ); err != nil {
 			return nil, err
 		}
+		if opt.Imatrix, err = o.readImatrix(); err != nil {
+			return nil, err
+		}
 		src := quant.Source{Meta: sum.Meta, Views: sum.Views}
 		if kind != checkpoint.GGUFModel {
 			src.StoredAs = convert.FloatTypes(sum)
@@ -330,6 +345,10 @@ func (a *app) writeMerged(ctx context.Context, base *arch.Model, deltas merge.De
 // that hold the base's values.
 func (a *app) planSame(ctx context.Context, base *arch.Model, deltas merge.Deltas, moments merge.Moments, o *mergeOptions) (*format.Plan, *merge.Report, error) {
 	opt := merge.Options{Method: o.method, Seed: o.seed, Moments: moments}
+	var err error
+	if opt.Imatrix, err = o.readImatrix(); err != nil {
+		return nil, nil, err
+	}
 	if o.method != "promote" {
 		return merge.NewPlan(base, deltas, opt)
 	}
