@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -29,7 +30,7 @@ func newAdaptersCmd(a *app) *cobra.Command {
 		Short: "List the adapters in a folder, and check them against their base",
 		Long: `adapters finds every adapter under a folder, of any form, and says what each is. With
 --base each is checked: does it fit, was it trained on this base; with --policy: does
-it keep the rules.
+it keep the rules. Adapters that cannot be read are listed with what is wrong.
 
   graft adapters lessons/
   graft adapters lessons/ --search zorp            in names, bases, licences and metadata
@@ -54,7 +55,7 @@ type adapterEntry struct {
 	Parameters int64  `json:"parameters"`
 	Base       string `json:"base,omitempty"`
 	Licence    string `json:"licence,omitempty"`
-	Status     string `json:"status"`            // "ok", "trained on this base", "another quantization", "unknown base"; or what is wrong
+	Status     string `json:"status"`            // "ok", "not to be used"; with a base "trained on this base" and others
 	Problem    string `json:"problem,omitempty"` // why it is not to be used
 }
 
@@ -86,6 +87,7 @@ func (a *app) listAdapters(root string, o *adaptersOptions) error {
 			continue
 		}
 		if e.Problem != "" {
+			e.Status = "not to be used"
 			bad++
 		}
 		list = append(list, e)
@@ -98,6 +100,10 @@ func (a *app) listAdapters(root string, o *adaptersOptions) error {
 		rows := [][]string{{"adapter", "form", "pairs", "rank", "parameters", "base", "licence", ""}}
 		for _, e := range list {
 			what, _, _ := strings.Cut(cmp.Or(e.Problem, e.Status), "\n")
+			if e.Format == "" { // of which nothing is known
+				rows = append(rows, []string{e.Path, "", "", "", "", "", "", what})
+				continue
+			}
 			rows = append(rows, []string{e.Path, e.Format, fmt.Sprint(e.Pairs), fmt.Sprint(e.Rank), count(e.Parameters), e.Base, e.Licence, what})
 		}
 		a.table(rows)
@@ -120,9 +126,10 @@ func findAdapters(root string) ([]string, error) {
 			return nil
 		}
 		kind, err := checkpoint.Sniff(p)
-		if err != nil || !kind.Adapter() {
+		if err == nil && !kind.Adapter() || errors.Is(err, fs.ErrNotExist) {
 			return nil // something else, which is no matter of this command
 		}
+		// What cannot be read may have been an adapter, and is listed as what it is.
 		paths = append(paths, p)
 		if e.IsDir() {
 			return fs.SkipDir
