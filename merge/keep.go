@@ -124,7 +124,7 @@ func (k *keeper) move(codes []uint8, step, delta []float32, pos uint64) (inside 
 		if y < lo || y > hi {
 			return false, nil
 		}
-		codes[i] = roundLevel(levels, codes[i], y, k.dice.Float64(pos+uint64(i)))
+		codes[i] = quant.RoundLevel(levels, codes[i], y, k.dice.Float64(pos+uint64(i)))
 	}
 	return true, nil
 }
@@ -151,25 +151,4 @@ func (k *keeper) moveEven(moved, codes []uint8, step, delta []float32, pos uint6
 		}
 	}
 	return true
-}
-
-// roundLevel rounds y to one of the two levels beside it, up if u (in [0, 1)) is
-// below y's share of the way; outside the levels it clamps. from is where the search begins.
-func roundLevel(levels []float32, from uint8, y, u float64) uint8 {
-	c := int(from)
-	last := len(levels) - 1
-	for c < last && float64(levels[c+1]) <= y {
-		c++
-	}
-	for c > 0 && float64(levels[c]) > y {
-		c--
-	}
-	if c == last || y <= float64(levels[c]) {
-		return uint8(c)
-	}
-	lo, hi := float64(levels[c]), float64(levels[c+1])
-	if u < (y-lo)/(hi-lo) {
-		c++
-	}
-	return uint8(c)
 }

@@ -343,7 +343,7 @@ func TestFloat8Keep(t *testing.T) {
 			for j, got := range part {
 				want := raw[j]
 				if delta[j] != 0 {
-					want = f.Codes[roundLevel(f.Levels, 0, float64(w)+float64(delta[j]), dice.Float64(uint64(c*cols+j)))]
+					want = f.Codes[quant.RoundLevel(f.Levels, 0, float64(w)+float64(delta[j]), dice.Float64(uint64(c*cols+j)))]
 				}
 				if got != want {
 					t.Fatalf("%v: %v and a change of %v make %v, want %v", typ, w, delta[j], f.Values[got], f.Values[want])

@@ -113,6 +113,11 @@ func (a *app) writeFolder(ctx context.Context, verb string, out *outputFlags, m 
 	if err != nil {
 		return err
 	}
+	return a.writePlanned(ctx, verb, out, f, memory)
+}
+
+// writePlanned carries out the plan of a folder.
+func (a *app) writePlanned(ctx context.Context, verb string, out *outputFlags, f *convert.HFFolder, memory int64) error {
 	for _, note := range f.Notes {
 		a.say("note: %s", note)
 	}

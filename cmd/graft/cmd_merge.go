@@ -66,6 +66,7 @@ files; DST is a GGUF file, or a folder for a Hugging Face model.
 Methods for --type same:
 ` + methodHelp() + `
 
+Folders of bitsandbytes (NF4, FP4, INT8) take keep, which is the default there, and requantize.
 The default is fit: text or records like those that the adapter is for (--data) show
 which directions of the inputs matter. Without --data it uses what graft train left beside
 the adapter (moments.safetensors); where there is neither, it does what keep does. For an
@@ -304,6 +305,8 @@ func (a *app) writeMerged(ctx context.Context, base *arch.Model, deltas merge.De
 		return nil, err
 	}
 	switch {
+	case same && !isGGUF(o.output.path) && quant.IsBnB(base):
+		err = a.writeBnB(ctx, base, sum, deltas, o)
 	case !isGGUF(o.output.path):
 		typ := o.typ
 		if same {
