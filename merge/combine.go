@@ -121,6 +121,9 @@ func Combine(ctx context.Context, adapters []Weighted, o CombineOptions) (*adapt
 		default:
 			tokens = a.Tokens
 		}
+		if err := a.Complete(); err != nil {
+			return nil, err
+		}
 		if len(a.Invocation) > 0 {
 			return nil, format.Unsupported("combining %s, which acts from an invocation on", a.Path)
 		}

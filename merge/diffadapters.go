@@ -38,6 +38,11 @@ const sameChange = 2e-3
 // and scales: matrices in the order of their names. Magnitudes of DoRA count as different
 // where they are. Both must be resolved, or be of formats with the same names.
 func DiffAdapters(a, b *adapter.Adapter) ([]*PairDiff, error) {
+	for _, ad := range []*adapter.Adapter{a, b} {
+		if err := ad.Complete(); err != nil {
+			return nil, err
+		}
+	}
 	type both struct{ a, b *adapter.Pair }
 	pairs := map[string]*both{}
 	names := func(p *adapter.Pair) string {

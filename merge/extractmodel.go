@@ -23,11 +23,11 @@ type ExtractOptions struct {
 	Signal bool
 	// Noise takes matrices whose difference looks like nothing but noise, too.
 	Noise bool
-	// Vectors takes norms and biases, which only some formats of adapters hold.
-	Vectors  bool
-	Seed     uint64
-	Threads  int
-	Progress func(done, total int)
+	// Vectors takes norms and biases, Norms the norms alone, which only some formats of adapters hold.
+	Vectors, Norms bool
+	Seed           uint64
+	Threads        int
+	Progress       func(done, total int)
 }
 
 // Extracted says what was found in one matrix.
@@ -85,7 +85,7 @@ func Extract(ctx context.Context, base, tuned *arch.Model, opt ExtractOptions) (
 		if w == nil || !slices.Equal(v.Shape, w.Shape) {
 			continue // among resized
 		}
-		if opt.Vectors && len(v.Shape) == 1 {
+		if len(v.Shape) == 1 && (opt.Vectors || opt.Norms && strings.HasSuffix(v.Name, "norm.weight")) {
 			p, err := extractVector(v, w)
 			if err != nil {
 				return nil, nil, fmt.Errorf("tensor %s: %w", v.Name, err)

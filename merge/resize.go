@@ -18,6 +18,9 @@ type Resized struct {
 // Resize brings every pair to the rank that cut allows, by QR of its factors and an
 // SVD of their core.
 func Resize(a *adapter.Adapter, cut Cut) (*adapter.Adapter, []Resized, error) {
+	if err := a.Complete(); err != nil {
+		return nil, nil, err
+	}
 	out := *a
 	out.Pairs, out.Meta = nil, nil
 	var report []Resized

@@ -293,6 +293,10 @@ func (a *app) inspectAdapter(path string, o inspectOptions) error {
 	a.result("")
 	a.printPairs(info.Pairs, o.tensors)
 	a.printTokens(info.Tokens, o.tensors)
+	if err := ad.Complete(); err != nil {
+		a.result("")
+		a.result("not known yet: %v", err)
+	}
 	a.printReview(info.Review, info.Trained)
 	if e := info.OutputError; e != nil && e.Largest == 0 {
 		a.result("output error against %s: none", o.original.Path)

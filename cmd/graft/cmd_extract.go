@@ -33,8 +33,8 @@ and quantization make it, has none beyond √v (√rows + √columns). A matrix 
 left out (--noise takes it); --signal cuts the others there. --budget spreads the
 parameters by what each direction holds for what it costs.
 
-What the output cannot hold (norms and biases but in a .safetensors file, embeddings of
-another size) is named when it differs. It exits with status 5 when there is nothing to
+What the output cannot hold (norms but in a .safetensors file or a PEFT folder, biases but in a
+.safetensors file, embeddings of another size) is named when it differs. It exits with status 5 when there is nothing to
 extract, or nothing but noise.` + exitStatus,
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -67,7 +67,7 @@ extract, or nothing but noise.` + exitStatus,
 			if err != nil {
 				return err
 			}
-			opt.Vectors = form.name == "kohya"
+			opt.Vectors, opt.Norms = form.name == "kohya" || form.name == "diffusers", form.name == "peft"
 			opt.Threads = a.threads
 			opt.Progress = func(done, total int) { a.progress("extracted %d of %d tensors", done, total) }
 			ad, report, err := merge.Extract(cmd.Context(), base, tuned, opt)

@@ -72,10 +72,11 @@ type Pair struct {
 	// height x width, is seen as a matrix of out rows; nil for a matrix.
 	Kernel []int64
 
-	full   Matrix  // the whole of B*A where the source has it so
-	onBase *onBase // what is still to be multiplied with the base
-	suffix string  // ".bias" where the change is of a module's bias
-	part   bool    // Target holds other matrices besides, see Row
+	full   Matrix    // the whole of B*A where the source has it so
+	onBase *onBase   // what the change still lacks of the base
+	was    []float32 // the base's values of a vector, in Hugging Face's terms, where they are known
+	suffix string    // ".bias" where the change is of a module's bias
+	part   bool      // Target holds other matrices besides, see Row
 	// swapped: under the name Module the two halves of the rows stand the other way round.
 	swapped bool
 
@@ -236,6 +237,7 @@ type halves struct {
 	pairs []*Pair
 	index map[string]*Pair
 	saved []string // modules whose base weights are in the file
+	whole []*Pair  // modules that were trained as a whole
 }
 
 func (h *halves) pair(module string) *Pair {

@@ -111,8 +111,6 @@ func onlyLoRA(p *Pair, what string) error {
 		return format.Unsupported("%s cannot hold DoRA over columns (%s): merge the adapter into its base instead", what, name(p))
 	case p.Changes() == "convolution":
 		return format.Unsupported("%s cannot hold the change of a convolution (%s): write a .safetensors file, or merge it", what, name(p))
-	case p.onBase != nil:
-		return format.Usagef("%s: GLoRA depends on the weights that it changes: give the model with --base", name(p))
 	}
-	return nil
+	return p.complete()
 }

@@ -430,8 +430,12 @@ func (p parts) glora(module string) ([]*Pair, error) {
 	return []*Pair{q}, nil
 }
 
-// onBase is the part of GLoRA that multiplies the base: W·in·out.
-type onBase struct{ in, out Matrix }
+// onBase is what a change needs of the base: GLoRA's part that multiplies it, W·in·out, or that it is to be taken off
+// of a whole weight.
+type onBase struct {
+	in, out Matrix
+	whole   bool
+}
 
 // fullPair is a change that is stored as it is. Its factors, for all that works on
 // factors, are the matrix and an identity.

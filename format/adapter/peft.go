@@ -71,6 +71,11 @@ func openPEFT(path string) (*Adapter, error) {
 		} else if taken {
 			continue
 		}
+		if taken, err := readWhole(h, t); err != nil {
+			return nil, err
+		} else if taken {
+			continue
+		}
 		if err := readPEFT(h, t); err != nil {
 			return nil, err
 		}
@@ -103,6 +108,7 @@ func openPEFT(path string) (*Adapter, error) {
 		}
 		a.Pairs = append(a.Pairs, p)
 	}
+	a.Pairs = append(a.Pairs, h.whole...)
 	return a, nil
 }
 
@@ -181,11 +187,8 @@ func readPEFT(h *halves, t *format.Tensor) error {
 		h.saved = append(h.saved, module)
 		return nil
 	}
-	switch {
-	case strings.Contains(key, ".lora_B") && strings.HasSuffix(key, ".bias"):
+	if strings.Contains(key, ".lora_B") && strings.HasSuffix(key, ".bias") {
 		return format.Unsupported("%s: tensor %s: a bias trained with the adapter (lora_bias)", t.Path, t.Name)
-	case strings.Contains(key, ".modules_to_save.") || strings.HasSuffix(key, ".weight") && !strings.Contains(key, "lora_"):
-		return format.Unsupported("%s: tensor %s: a whole matrix saved with the adapter (modules_to_save)", t.Path, t.Name)
 	}
 	return format.Unsupported("%s: tensor %s: not a part of a LoRA pair", t.Path, t.Name)
 }

@@ -126,7 +126,7 @@ var harmless = []string{
 	"rank_pattern", "alpha_pattern", "inference_mode", "layers_to_transform", "layers_pattern", "target_modules",
 	"exclude_modules", "auto_mapping", "megatron_core", "megatron_config", "loftq_config", "corda_config", "eva_config",
 	"lora_ga_config", "peft_version", "qalora_group_size", "runtime_config", "ensure_weight_tying", "alora_invocation_tokens",
-	"trainable_token_indices", "token_indices", "init_weights", "invocation_string", "target_parameters", "init_lora_weights", "bias", "fan_in_fan_out", mergeAwareConfig,
+	"trainable_token_indices", "token_indices", "init_weights", "invocation_string", "target_parameters", "init_lora_weights", "bias", "modules_to_save", "fan_in_fan_out", mergeAwareConfig,
 }
 
 // refuse finds settings under which the matrices do not mean what they say.

@@ -117,7 +117,13 @@ func (p *Pair) fits(shape []int64) bool {
 // addBase completes a pair that depends on the base, GLoRA's: its rows are in GGUF's order.
 func (p *Pair) addBase(m *arch.Model) error {
 	if p.onBase == nil {
-		return nil
+		return p.rememberVector(m)
+	}
+	if s := strings.TrimSuffix(p.Target, ".weight") + ".scale"; !m.Stored() && m.View(s) != nil {
+		return format.Unsupported("what %s changes depends on tensor %s, whose factor stands in %s", name(p), p.Target, s)
+	}
+	if p.onBase.whole {
+		return p.takeBase(m)
 	}
 	in, out := p.onBase.in, p.onBase.out
 	v := m.View(p.Target)

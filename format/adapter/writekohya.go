@@ -82,7 +82,7 @@ func (a *Adapter) writeOne(path string, opt WriteOptions, nameOf func(*Pair) (st
 	slices.SortStableFunc(pairs, func(x, y *Pair) int { return strings.Compare(x.Module, y.Module) })
 	for _, p := range pairs {
 		if p.onBase != nil {
-			return onlyLoRA(p, path)
+			return p.complete()
 		}
 		if p.Expert >= 0 {
 			return format.Unsupported("%s: one file of pairs cannot hold an adapter of single experts", name(p))

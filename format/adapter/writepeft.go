@@ -27,6 +27,7 @@ func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
 	}
 	pairs := slices.Clone(a.Pairs)
 	slices.SortStableFunc(pairs, func(x, y *Pair) int { return strings.Compare(x.Module, y.Module) })
+	pairs, vectors := wholeVectors(pairs)
 	for _, p := range pairs {
 		if err := onlyLoRA(p, "a PEFT folder"); err != nil {
 			return err
@@ -45,6 +46,9 @@ func WritePEFT(dir string, a *Adapter, opt WriteOptions) error {
 	}
 	c, err := a.peftConfig(pairs, opt)
 	if err != nil {
+		return err
+	}
+	if err := planWhole(plan, c, vectors); err != nil {
 		return err
 	}
 	if err := a.putTokens(plan, c, opt.Type); err != nil {
