@@ -57,6 +57,9 @@ var kinds = []struct {
 	{"tokens", "", func(c *Config) {
 		c.Adapter.NewTokens, c.Adapter.TrainTokens = []string{" It is", "<|never|>"}, []string{"<|im_end|>", "#7"}
 	}},
+	{"tokens, merge-aware", "", func(c *Config) {
+		c.Adapter.NewTokens, c.Adapter.TrainTokens, c.Adapter.MergeAware, c.LR = []string{" It is"}, []string{"#7"}, true, 1e-2
+	}},
 	{"tokens alone", "llama", func(c *Config) {
 		c.Adapter.Targets, c.Adapter.NewTokens, c.Adapter.NewTokenInit = []string{NoTargets}, []string{" It is"}, "words"
 	}},
@@ -131,7 +134,7 @@ func TestKinds(t *testing.T) {
 			outcomeOf(t, pure.Output).mustBe(t, want, "in avx2")
 
 			further := kindRun(t, k.base, func(*Config) {})
-			further.Adapter.From, further.Steps = c.Output, 2
+			further.Adapter.From, further.Steps, further.Adapter.MergeAware = c.Output, 2, c.Adapter.MergeAware
 			if r := mustRun(t, further, Fresh); math.Abs(r.EvalFirst.Loss-result.EvalLast.Loss) > 2e-6*result.EvalLast.Loss {
 				t.Errorf("the adapter had a loss of %v, read again it has %v", result.EvalLast.Loss, r.EvalFirst.Loss)
 			}

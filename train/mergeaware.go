@@ -84,6 +84,9 @@ func (r *runner) mergedBytes(stream bool) int64 {
 			}
 		}
 	}
+	for _, rows := range r.lora.adapter.Rows {
+		all, ends = all+4*int64(len(rows.Data.Data)), ends+4*int64(len(rows.Data.Data))
+	}
 	if n := int64(len(r.base.Model.Layers)); stream && n > 0 {
 		return ends + int64(math.Ceil(float64(all-ends)/float64(n)))
 	}

@@ -37,8 +37,6 @@ func (c *Config) checkTokens() error {
 		return bad("targets is none: then it takes new_tokens or train_tokens, or there is nothing to train")
 	case a.none() && (a.DoRA || a.QALoRA || a.Init != "" || a.MergeAware):
 		return bad("targets is none: dora, qa_lora, merge_aware and an init are for matrices")
-	case some && a.MergeAware:
-		return bad("merge_aware does not go with new_tokens or train_tokens: their rows are not trained as codes")
 	case some && a.Invocation != "":
 		return bad("an invocation does not go with new_tokens or train_tokens, whose rows act on all of a text")
 	case len(a.NewTokens) > 0 && c.Distill.Teacher != "":

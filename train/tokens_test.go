@@ -260,7 +260,6 @@ func TestTokensRefused(t *testing.T) {
 		{"there are mean, words, zero", func(c *Config) { c.Adapter.NewTokens, c.Adapter.NewTokenInit = []string{"<x>"}, "random" }},
 		{"there is nothing to train", func(c *Config) { c.Adapter.Targets = []string{NoTargets} }},
 		{"targets are none and others", func(c *Config) { c.Adapter.Targets = []string{NoTargets, "q_proj"} }},
-		{"merge_aware", func(c *Config) { c.Adapter.NewTokens, c.Adapter.MergeAware = []string{"<x>"}, true }},
 		{"invocation", func(c *Config) { c.Adapter.NewTokens, c.Adapter.Invocation = []string{"<x>"}, "It" }},
 		{"beside a LoRA on all of it", func(c *Config) {
 			c.Adapter.NewTokens, c.Adapter.Targets = []string{"<x>"}, []string{"embed_tokens"}

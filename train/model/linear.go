@@ -16,11 +16,12 @@ type linear struct {
 	squares []float64 // of its rows, once DoRA asked for them
 	columns []float64 // the same of its columns
 	rows    *boundRows
-	merge   bool    // the pair bound acts as if merged
-	merged  *merged // the matrix for that, or nil
-	slots   *int    // the count of its layer
-	stacked bool    // it is one of a stack
-	expert  int     // which
+	merge   bool        // the pair bound acts as if merged
+	merged  *merged     // the matrix for that, or nil
+	stored  *storedRows // the rows bound for that, or nil
+	slots   *int        // the count of its layer
+	stacked bool        // it is one of a stack
+	expert  int         // which
 }
 
 // trained says whether a gradient is wanted of some pair or of rows of l.

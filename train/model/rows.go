@@ -55,6 +55,11 @@ func (m *Model) bindRows(a Scaled, grads Grads) error {
 			}
 		}
 		l.rows = &boundRows{Rows: r, base: l.w}
+		if a.Merge != nil {
+			if err := l.storeRows(a.Adapter); err != nil {
+				return err
+			}
+		}
 		if grads == nil {
 			continue
 		}
@@ -64,6 +69,54 @@ func (m *Model) bindRows(a Scaled, grads Grads) error {
 		}
 		l.rows.grad, l.rows.ofLookUp = g.Rows, g.ofLookUp().Rows
 	}
+	return nil
+}
+
+// storedRows are rows as the file has them that they are merged into, in the type of its
+// other rows.
+type storedRows struct {
+	Rows
+	of      *Rows
+	owner   *Adapter
+	version uint64 // of the owner
+}
+
+// storeRows makes the rows bound to l those of the merged file. Their gradients are those of the
+// rows before that (straight-through).
+func (l *linear) storeRows(a *Adapter) error {
+	r, w := l.rows.Rows, l.stored
+	if w != nil && w.owner == a && w.of == r && w.version == a.version {
+		l.rows.Rows = &w.Rows
+		return nil
+	}
+	matrix, ok := l.w.(*matrix)
+	if !ok {
+		return format.Unsupported("merging rows of tokens into %s", l.name)
+	}
+	raw, ok := matrix.rows.(format.RawReader)
+	if !ok {
+		return format.Unsupported("merging rows of tokens into %s: its rows are not stored as they are used", l.name)
+	}
+	codec, err := format.EncoderOf(raw.RawType())
+	if err != nil {
+		return err
+	}
+	size, err := raw.RawType().RowBytes(int64(l.in))
+	if err != nil {
+		return err
+	}
+	if w == nil || !sameShape(w.Data, r.Data) {
+		w = &storedRows{Rows: Rows{Data: kernel.NewMat(r.Data.Rows, r.Data.Cols)}}
+	}
+	w.IDs, w.of, w.owner, w.version, l.stored = r.IDs, r, a, a.version, nil
+	packed := make([]byte, size)
+	for i, id := range r.IDs {
+		if err := codec.Encode(packed, r.Data.Row(i), l.in, nil); err != nil {
+			return fmt.Errorf("the row of token %d in %s: %w", id, l.name, err)
+		}
+		codec.Decode(w.Data.Row(i), packed)
+	}
+	l.stored, l.rows.Rows = w, &w.Rows
 	return nil
 }
 
