@@ -14,8 +14,8 @@ const edge = 1.05
 // and columns. Independent noise, of whatever variance in each element, has no singular
 // value much beyond the largest norm of a row plus the largest of a column (Bandeira and
 // van Handel 2016); for white noise that is √v (√m + √n), Marchenko and Pastur's edge. The
-// norms are those of what the values before have left. Where values leave next to nothing,
-// there is no noise to speak of, and they count.
+// norms are those of what the values before have left. Where values leave next to nothing, less than the last of
+// them holds, there is no noise to speak of, and they count.
 //
 // A change of a single row or column, which no such bound tells from a noisy one, counts
 // only if it stands alone.
@@ -26,8 +26,12 @@ func signalRank(l LowRank, rows, cols []float64) int {
 	}
 	r, left := l.A.Rows, total
 	for k := range r {
-		if left -= float64(l.Singular[k] * l.Singular[k]); left <= 1e-6*total {
-			return k + 1
+		held := float64(l.Singular[k] * l.Singular[k])
+		if left -= held; left <= 1e-6*total {
+			if held > left {
+				return k + 1
+			}
+			break // rounding of 16-bit floats, of a change that is large against it
 		}
 	}
 	rows, cols = append([]float64{}, rows...), append([]float64{}, cols...)

@@ -61,6 +61,12 @@ func TestSignalRank(t *testing.T) {
 		{"signal beyond noise", 200, 300, 4, 300, 1, 4},
 		{"signal and rounding", 200, 300, 4, 1, 1e-6, 4},
 		{"signal alone", 100, 80, 3, 1, 0, 3},
+		// About a millionth of the squares is rounding, of which the values found take some.
+		{"signal and 16-bit rounding", 200, 300, 4, 1, 5.6e-6, 4},
+		{"signal and 16-bit rounding", 200, 300, 4, 1, 5.8e-6, 4},
+		{"signal and 16-bit rounding", 200, 300, 4, 1, 6.0e-6, 4},
+		{"signal and 16-bit rounding", 200, 300, 4, 1, 6.2e-6, 4},
+		{"signal and 16-bit rounding", 200, 300, 4, 1, 6.4e-6, 4},
 	} {
 		for seed := range uint64(5) {
 			l, s, err := truncatedSVD(context.Background(), nil, makeNoisy(seed, c.rows, c.cols, c.rank, c.strength, c.noise), Cut{Rank: 12}, seed)
