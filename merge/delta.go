@@ -185,10 +185,10 @@ func (a *added) ReadRows(dst []float32, row int64) error {
 	if err := a.base.ReadRows(dst, row); err != nil {
 		return err
 	}
-	change := make([]float32, len(dst))
-	a.delta.Change(change, dst, row)
-	for i, c := range change {
-		dst[i] += c
-	}
+	b := mergeScratch.Get().(*mergeBuffers)
+	defer mergeScratch.Put(b)
+	b.room(0, len(dst))
+	a.delta.change(b.delta, dst, row, &b.term)
+	kernel.Add(dst, b.delta)
 	return nil
 }
