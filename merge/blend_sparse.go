@@ -1,10 +1,6 @@
 package merge
 
-import (
-	"sort"
-
-	"github.com/graft-lora/graft/format"
-)
+import "github.com/graft-lora/graft/format"
 
 // difference is a visit to the differences of one model from the base.
 func (j *blendJob) difference(model int) values {
@@ -83,17 +79,12 @@ func keepLikely(j *blendJob, model int, density float64) (blendMask, error) {
 	dice := j.dice(model)
 	n := int(j.cols)
 	return func(keep []bool, d []float32, row int64) {
-		rank := make([]int, n)
+		order := newMagnitudeOrder(n)
 		for r := 0; r*n < len(d); r++ {
-			line := d[r*n : (r+1)*n]
-			for i := range rank {
-				rank[i] = i
-			}
-			sort.SliceStable(rank, func(a, b int) bool { return magnitude(line[rank[a]]) < magnitude(line[rank[b]]) })
 			at := j.element(row + int64(r))
-			for place, i := range rank {
+			for place, i := range order.of(d[r*n : (r+1)*n]) {
 				p := density - epsilon + 2*epsilon*float64(place)/float64(max(n-1, 1))
-				keep[r*n+i] = dice.Float64(uint64(at+int64(i))) < p
+				keep[r*n+int(i)] = dice.Float64(uint64(at+int64(i))) < p
 			}
 		}
 	}, nil
