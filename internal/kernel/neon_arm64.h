@@ -11,12 +11,14 @@
 #define FMAX4(m, n, d) NEON3(0x4e20f400, m, n, d) // NaN if either is
 #define FMIN4(m, n, d) NEON3(0x4ea0f400, m, n, d)
 #define FCMGT4(m, n, d) NEON3(0x6ea0e400, m, n, d) // d = all ones where n > m
+#define FCMGE4(m, n, d) NEON3(0x6e20e400, m, n, d) // the same where n >= m
 #define CMGT4(m, n, d) NEON3(0x4ea03400, m, n, d)  // the same of signed integers
 #define MUL4(m, n, d) NEON3(0x4ea09c00, m, n, d)   // of 32-bit integers
 
 #define ADD4(m, n, d) NEON3(0x4ea08400, m, n, d)   // of 32-bit integers
 #define SUB4(m, n, d) NEON3(0x6ea08400, m, n, d)   // d = n - m, the same
 #define AND16(m, n, d) NEON3(0x4e201c00, m, n, d)  // of all bits
+#define BIC16(m, n, d) NEON3(0x4e601c00, m, n, d)  // d = n without the bits of m
 #define ORR16(m, n, d) NEON3(0x4ea01c00, m, n, d)
 #define BSL16(m, n, d) NEON3(0x6e601c00, m, n, d)  // d = n where the bits of d are set, m elsewhere
 

@@ -51,7 +51,13 @@
 #define FN_f32ToF16 ·f32ToF16AVX2
 #define FN_bf16ToF32 ·bf16ToF32AVX2
 #define FN_f32ToBF16 ·f32ToBF16AVX2
+#define FN_mulAdd ·mulAddAVX2
+#define FN_dotColumns ·dotColumnsAVX2
+#define FN_axpyColumns ·axpyColumnsAVX2
+#define FN_productColumns ·productColumnsAVX2
+#define FN_outside ·outsideAVX2
 #define FN_adamW ·adamWAVX2
 
 #include "vec_amd64.h"
 #include "vec_exp_amd64.h"
+#include "columns_amd64.h"

@@ -51,7 +51,13 @@
 #define FN_f32ToF16 ·f32ToF16AVX512
 #define FN_bf16ToF32 ·bf16ToF32AVX512
 #define FN_f32ToBF16 ·f32ToBF16AVX512
+#define FN_mulAdd ·mulAddAVX512
+#define FN_dotColumns ·dotColumnsAVX512
+#define FN_axpyColumns ·axpyColumnsAVX512
+#define FN_productColumns ·productColumnsAVX512
+#define FN_outside ·outsideAVX512
 #define FN_adamW ·adamWAVX512
 
 #include "vec_amd64.h"
 #include "vec_exp_amd64.h"
+#include "columns_amd64.h"

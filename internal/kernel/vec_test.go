@@ -81,6 +81,27 @@ var rowOps = []rowOp{
 	{"F32ToBF16", func(a [6][]float32, b []byte) float64 { F32ToBF16(b, a[0]); return 0 }},
 	{"AddF16", func(a [6][]float32, b []byte) float64 { return oneOf(AddF16(b, b, a[0]), b, F16ToF32, F32ToF16) }},
 	{"AddBF16", func(a [6][]float32, b []byte) float64 { return oneOf(AddBF16(b, b, a[0]), b, BF16ToF32, F32ToBF16) }},
+	{"MulAdd", func(a [6][]float32, b []byte) float64 { MulAdd(a[0], a[1], a[2]); return 0 }},
+	{"DotColumns", func(a [6][]float32, b []byte) float64 {
+		m := len(a[0]) / 3
+		DotColumns(a[0][:m], columns(a[1], 3), columns(a[2], 3))
+		return 0
+	}},
+	{"AxpyColumns", func(a [6][]float32, b []byte) float64 {
+		m := len(a[0]) / 3
+		AxpyColumns(columns(a[0], 3), a[1][:m], columns(a[2], 3))
+		return 0
+	}},
+	{"ProductColumns", func(a [6][]float32, b []byte) float64 {
+		m := len(a[0]) / 5
+		ProductColumns(columns(a[0], 5), a[3][:min(4, m)], columns(a[1], 5).Sub(0, min(4, m), 0, m), columns(a[2], 5).Sub(0, min(4, m), 0, m))
+		return 0
+	}},
+	{"Outside", func(a [6][]float32, b []byte) float64 {
+		n := min(64, len(a[0]))
+		bits := Outside(a[0][:n], 0.7, a[1][:n], a[2][:n], 1.3, a[3][:n])
+		return float64(bits>>32) + float64(bits&0xffffffff)/(1<<32)
+	}},
 	{"AdamW", func(a [6][]float32, b []byte) float64 {
 		AdamW(a[0], a[1], a[2], a[3], AdamWStep{0.999, 0.1, 0.999, 0.001, 0.3, 1e-8, 1e-3})
 		return 0
@@ -98,6 +119,11 @@ func oneOf(s Added, b []byte, widen func([]float32, []byte), narrow func([]byte,
 	}
 	narrow(b, x)
 	return s.RD + 2*s.DD + 4*s.RR + 8*s.WW + float64(s.Changed)
+}
+
+// columns is a matrix of x, whose last elements it leaves out.
+func columns(x []float32, rows int) Mat {
+	return Mat{Data: x, Rows: rows, Cols: len(x) / rows, Stride: len(x) / rows}
 }
 
 // ropeBoth rotates rows of which nothing, one element, or a whole further row is

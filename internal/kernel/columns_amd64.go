@@ -1,0 +1,92 @@
+//go:build amd64 && !noasm
+
+package kernel
+
+func mulAddVec(dst, x, y []float32) int {
+	n, wide := whole(len(x))
+	switch {
+	case n == 0:
+	case wide:
+		mulAddAVX512(&dst[0], &x[0], &y[0], n)
+	default:
+		mulAddAVX2(&dst[0], &x[0], &y[0], n)
+	}
+	return n
+}
+
+func dotColumnsVec(dst []float32, a, b Mat) int {
+	n, wide := whole(len(dst))
+	switch {
+	case n == 0:
+	case wide:
+		dotColumnsAVX512(&dst[0], &a.Data[0], &b.Data[0], n, a.Rows, a.Stride, b.Stride)
+	default:
+		dotColumnsAVX2(&dst[0], &a.Data[0], &b.Data[0], n, a.Rows, a.Stride, b.Stride)
+	}
+	return n
+}
+
+func axpyColumnsVec(dst Mat, f []float32, a Mat) int {
+	n, wide := whole(len(f))
+	switch {
+	case n == 0:
+	case wide:
+		axpyColumnsAVX512(&dst.Data[0], &f[0], &a.Data[0], n, a.Rows, dst.Stride, a.Stride)
+	default:
+		axpyColumnsAVX2(&dst.Data[0], &f[0], &a.Data[0], n, a.Rows, dst.Stride, a.Stride)
+	}
+	return n
+}
+
+func productColumnsVec(dst Mat, f []float32, x, y Mat) int {
+	n, wide := whole(x.Cols)
+	switch {
+	case n == 0:
+	case wide:
+		productColumnsAVX512(&dst.Data[0], &f[0], &x.Data[0], &y.Data[0], n, len(f), dst.Stride, x.Stride, y.Stride)
+	default:
+		productColumnsAVX2(&dst.Data[0], &f[0], &x.Data[0], &y.Data[0], n, len(f), dst.Stride, x.Stride, y.Stride)
+	}
+	return n
+}
+
+func outsideVec(dst []float32, a float32, x, y []float32, f float32, limit []float32) (int, uint64) {
+	n, wide := whole(len(dst))
+	switch {
+	case n == 0:
+		return 0, 0
+	case wide:
+		return n, outsideAVX512(&dst[0], &x[0], &y[0], &limit[0], n, a, f)
+	}
+	return n, outsideAVX2(&dst[0], &x[0], &y[0], &limit[0], n, a, f)
+}
+
+//go:noescape
+func mulAddAVX2(dst, x, y *float32, n int)
+
+//go:noescape
+func mulAddAVX512(dst, x, y *float32, n int)
+
+//go:noescape
+func dotColumnsAVX2(dst, a, b *float32, n, rows, strideA, strideB int)
+
+//go:noescape
+func dotColumnsAVX512(dst, a, b *float32, n, rows, strideA, strideB int)
+
+//go:noescape
+func axpyColumnsAVX2(dst, f, a *float32, n, rows, strideDst, strideA int)
+
+//go:noescape
+func axpyColumnsAVX512(dst, f, a *float32, n, rows, strideDst, strideA int)
+
+//go:noescape
+func productColumnsAVX2(dst, f, x, y *float32, n, rows, strideDst, strideX, strideY int)
+
+//go:noescape
+func productColumnsAVX512(dst, f, x, y *float32, n, rows, strideDst, strideX, strideY int)
+
+//go:noescape
+func outsideAVX2(dst, x, y, limit *float32, n int, a, f float32) uint64
+
+//go:noescape
+func outsideAVX512(dst, x, y, limit *float32, n int, a, f float32) uint64

@@ -1,0 +1,197 @@
+//go:build !noasm
+
+#include "textflag.h"
+#include "neon_arm64.h"
+
+// The kernels of columns.go; see vec_neon_arm64.s.
+
+// func mulAddNEON(dst, x, y *float32, n int)
+TEXT ·mulAddNEON(SB), NOSPLIT, $0-32
+	MOVD dst+0(FP), R0
+	MOVD x+8(FP), R1
+	MOVD y+16(FP), R2
+	MOVD n+24(FP), R5
+
+loop:
+	VLD1   (R0), [V0.S4, V1.S4, V2.S4, V3.S4]
+	VLD1.P 64(R1), [V4.S4, V5.S4, V6.S4, V7.S4]
+	VLD1.P 64(R2), [V8.S4, V9.S4, V10.S4, V11.S4]
+	VFMLA  V8.S4, V4.S4, V0.S4
+	VFMLA  V9.S4, V5.S4, V1.S4
+	VFMLA  V10.S4, V6.S4, V2.S4
+	VFMLA  V11.S4, V7.S4, V3.S4
+	VST1.P [V0.S4, V1.S4, V2.S4, V3.S4], 64(R0)
+	SUBS   $16, R5
+	BNE    loop
+	RET
+
+// func dotColumnsNEON(dst, a, b *float32, n, rows, strideA, strideB int): 16 columns at a time
+TEXT ·dotColumnsNEON(SB), NOSPLIT, $0-56
+	MOVD dst+0(FP), R0
+	MOVD a+8(FP), R1
+	MOVD b+16(FP), R2
+	MOVD n+24(FP), R5
+	MOVD strideA+40(FP), R8
+	LSL  $2, R8
+	MOVD strideB+48(FP), R9
+	LSL  $2, R9
+
+columns:
+	VLD1 (R0), [V0.S4, V1.S4, V2.S4, V3.S4]
+	MOVD R1, R6
+	MOVD R2, R7
+	MOVD rows+32(FP), R4
+
+row:
+	VLD1   (R6), [V4.S4, V5.S4, V6.S4, V7.S4]
+	VLD1   (R7), [V8.S4, V9.S4, V10.S4, V11.S4]
+	VFMLA  V8.S4, V4.S4, V0.S4
+	VFMLA  V9.S4, V5.S4, V1.S4
+	VFMLA  V10.S4, V6.S4, V2.S4
+	VFMLA  V11.S4, V7.S4, V3.S4
+	ADD    R8, R6
+	ADD    R9, R7
+	SUBS   $1, R4
+	BNE    row
+	VST1.P [V0.S4, V1.S4, V2.S4, V3.S4], 64(R0)
+	ADD    $64, R1
+	ADD    $64, R2
+	SUBS   $16, R5
+	BNE    columns
+	RET
+
+// func axpyColumnsNEON(dst, f, a *float32, n, rows, strideDst, strideA int)
+TEXT ·axpyColumnsNEON(SB), NOSPLIT, $0-56
+	MOVD dst+0(FP), R0
+	MOVD f+8(FP), R1
+	MOVD a+16(FP), R2
+	MOVD n+24(FP), R5
+	MOVD strideDst+40(FP), R8
+	LSL  $2, R8
+	MOVD strideA+48(FP), R9
+	LSL  $2, R9
+
+columns:
+	VLD1.P 64(R1), [V8.S4, V9.S4, V10.S4, V11.S4]
+	MOVD   R0, R6
+	MOVD   R2, R7
+	MOVD   rows+32(FP), R4
+
+row:
+	VLD1  (R6), [V0.S4, V1.S4, V2.S4, V3.S4]
+	VLD1  (R7), [V4.S4, V5.S4, V6.S4, V7.S4]
+	VFMLA V8.S4, V4.S4, V0.S4
+	VFMLA V9.S4, V5.S4, V1.S4
+	VFMLA V10.S4, V6.S4, V2.S4
+	VFMLA V11.S4, V7.S4, V3.S4
+	VST1  [V0.S4, V1.S4, V2.S4, V3.S4], (R6)
+	ADD   R8, R6
+	ADD   R9, R7
+	SUBS  $1, R4
+	BNE   row
+	ADD   $64, R0
+	ADD   $64, R2
+	SUBS  $16, R5
+	BNE   columns
+	RET
+
+// func productColumnsNEON(dst, f, x, y *float32, n, rows, strideDst, strideX, strideY int): 4
+// columns at a time
+TEXT ·productColumnsNEON(SB), NOSPLIT, $0-72
+	MOVD dst+0(FP), R0
+	MOVD x+16(FP), R1
+	MOVD y+24(FP), R2
+	MOVD n+32(FP), R5
+	MOVD strideDst+48(FP), R8
+	LSL  $2, R8
+	MOVD strideX+56(FP), R9
+	LSL  $2, R9
+	MOVD strideY+64(FP), R10
+	LSL  $2, R10
+
+columns:
+	ADD  R8, R0, R11
+	ADD  R8, R11, R12
+	ADD  R8, R12, R13
+	ADD  R8, R13, R14
+	VLD1 (R0), [V0.S4]
+	VLD1 (R11), [V1.S4]
+	VLD1 (R12), [V2.S4]
+	VLD1 (R13), [V3.S4]
+	VLD1 (R14), [V4.S4]
+	MOVD f+8(FP), R3
+	MOVD R1, R6
+	MOVD R2, R7
+	MOVD rows+40(FP), R4
+
+row:
+	FMOVS  (R3), F5
+	VDUP   V5.S[0], V5.S4
+	VLD1   (R6), [V6.S4]
+	VLD1   (R7), [V7.S4]
+	FMUL4(5, 6, 8)
+	FMUL4(5, 7, 9)
+	VFMLA  V6.S4, V8.S4, V0.S4
+	VFMLA  V7.S4, V8.S4, V1.S4
+	VFMLA  V7.S4, V9.S4, V2.S4
+	FADD4(8, 3, 3)
+	FADD4(9, 4, 4)
+	ADD    $4, R3
+	ADD    R9, R6
+	ADD    R10, R7
+	SUBS   $1, R4
+	BNE    row
+	VST1.P [V0.S4], 16(R0)
+	VST1   [V1.S4], (R11)
+	VST1   [V2.S4], (R12)
+	VST1   [V3.S4], (R13)
+	VST1   [V4.S4], (R14)
+	ADD    $16, R1
+	ADD    $16, R2
+	SUBS   $4, R5
+	BNE    columns
+	RET
+
+// Of a word of four lanes, the bits that they give the mask.
+DATA ·outsideBits+0(SB)/4, $1
+DATA ·outsideBits+4(SB)/4, $2
+DATA ·outsideBits+8(SB)/4, $4
+DATA ·outsideBits+12(SB)/4, $8
+GLOBL ·outsideBits(SB), RODATA|NOPTR, $16
+
+// func outsideNEON(dst, x, y, limit *float32, n int, a, f float32) uint64: R6 is the place of the
+// next bits.
+TEXT ·outsideNEON(SB), NOSPLIT, $0-56
+	MOVD  dst+0(FP), R0
+	MOVD  x+8(FP), R1
+	MOVD  y+16(FP), R2
+	MOVD  limit+24(FP), R3
+	MOVD  n+32(FP), R5
+	FMOVS a+40(FP), F4
+	VDUP  V4.S[0], V4.S4
+	FMOVS f+44(FP), F5
+	VDUP  V5.S[0], V5.S4
+	MOVD  $·outsideBits(SB), R7
+	VLD1  (R7), [V6.S4]
+	MOVD  ZR, R6
+	MOVD  ZR, R8
+
+loop:
+	VLD1.P 16(R2), [V0.S4]
+	VLD1.P 16(R1), [V1.S4]
+	VFMLA  V4.S4, V1.S4, V0.S4
+	VST1.P [V0.S4], 16(R0)
+	FABS4(0, 1)
+	VLD1.P 16(R3), [V2.S4]
+	FMUL4(2, 5, 2)
+	FCMGE4(1, 2, 3)
+	BIC16(3, 6, 3)
+	VADDV  V3.S4, V3
+	VMOV   V3.S[0], R9
+	LSL    R6, R9
+	ORR    R9, R8
+	ADD    $4, R6
+	SUBS   $4, R5
+	BNE    loop
+	MOVD   R8, ret+48(FP)
+	RET
