@@ -2,6 +2,7 @@ package merge
 
 import (
 	"context"
+	"fmt"
 	"math"
 
 	"github.com/graft-lora/graft/internal/kernel"
@@ -14,8 +15,9 @@ func init() {
 }
 
 const (
-	fitRows    = 64       // rows worked on together, enough for products
-	fitBytes   = 16 << 20 // of their numbers, at most, but for 8 rows
+	fitRows    = 64       // rows worked on together
+	fitLanes   = 16       // whose columns are filled up to a multiple of
+	fitBytes   = 16 << 20 // of their numbers, at most, but for 16 rows
 	fitBeyond  = 0.03     // gain aimed at beyond 1, times what is missing of the weights' own gain
 	fitSample  = 48       // rows of a tensor that its stretch is found on
 	maxStretch = 8
@@ -48,6 +50,8 @@ type fitter struct {
 	coding quant.Coding
 	subs   int     // sub-blocks of a row
 	half   float32 // of the shortest distance of levels
+	// The levels with half and once the last distance beyond: what a step is to reach.
+	reach [2][2]float32
 	// What one more of each sub-block's minimum adds in h: of its columns the sums of rest, and of z.
 	minRest []float32
 	minZ    kernel.Mat
@@ -66,6 +70,10 @@ func openFit(t *target) (encoder, error) {
 	f.half = float32(math.Inf(1))
 	for i, l := range g.Levels[1:] {
 		f.half = min(f.half, (l-g.Levels[i])/2)
+	}
+	top := len(g.Levels) - 1
+	for i, slack := range []float32{0.5, 1} {
+		f.reach[i] = [2]float32{g.Levels[0] - float32(slack*(g.Levels[1]-g.Levels[0])), g.Levels[top] + float32(slack*(g.Levels[top]-g.Levels[top-1]))}
 	}
 	keep, err := openKeep(t)
 	if err != nil {
@@ -104,103 +112,161 @@ func (f *fitter) prepare(in *inputs) error {
 	return f.findStretch()
 }
 
-// fitWork is the work on some rows.
+// fitWork is the work on some rows. They lie side by side: the matrices have a column for each,
+// and as many more, of zeros, as fill the vectors.
 type fitWork struct {
-	fitted
-	f       *fitter
-	rows    int
-	started bool   // with the frames of the rows it has
-	settled []byte // the rows with new frames and the codes they had
-	codes   []uint8
-	frame   *quant.Frame
-	base    []float32
+	f     *fitter
+	rows  int
+	raw   []byte
+	codes []uint8   // rows x n, one row after the other
+	base  []float32 // the same
+	frame *quant.Frame
 
-	wanted, missing kernel.Mat // rows x few: delta·few, left·few
-	settledLeft     []float32
-	values, scratch kernel.Mat // rows x n: of codes; anything
-	scaleZ          kernel.Mat // rows x subs·few: few summed over sub-blocks, times the values of codes
+	delta, left     kernel.Mat // n x lanes: what is wanted, and of that what is not there yet
+	values          kernel.Mat // n x lanes: the levels of codes
+	errs            kernel.Mat // n x lanes: left, stretched
+	step, min       kernel.Mat // subs x lanes, as the frame is
+	was, wasMin     kernel.Mat // the same before a refit
+	limits          kernel.Mat // subs x lanes: how far a value may be from its code's for that to stay
+	least, most     kernel.Mat // subs x lanes: of the sums
+	missing         kernel.Mat // few x lanes: fewᵀ·left
+	wanted, state   kernel.Mat // k x lanes: zᵀ·delta; zᵀ·errs
+	carry, products kernel.Mat // ldlqBlock and 5 x lanes
+	all             []*kernel.Mat
 
-	step, min   []float32 // of each sub-block
-	least, most []float32 // of the sums in each sub-block
-	could       []bool    // of one row, be reached with the frame as it was
-	sys         system
+	fine, coarse columnSystem // of sub-blocks and of blocks
 
-	// By columns: n, k or ldlqBlock x rows.
-	errs, state, carry kernel.Mat
-	limits             []float32
+	// What does not depend on the stretch, kept if merge is called again.
+	again, started bool
+	settled        struct {
+		raw                      []byte
+		codes                    []uint8
+		left, values, step, mins []float32
+	}
 }
 
 func (f *fitter) work() *fitWork {
-	n, k, few, rows := f.n, f.in.k, f.in.few.Cols, f.batch
-	return &fitWork{f: f, fitted: newFitted(rows, n), base: make([]float32, rows*n), codes: make([]uint8, rows*n), settledLeft: make([]float32, rows*n),
-		values: kernel.NewMat(rows, n), scratch: kernel.NewMat(rows, n),
-		wanted: kernel.NewMat(rows, few), missing: kernel.NewMat(rows, few), scaleZ: kernel.NewMat(rows, f.subs*few),
-		step: make([]float32, rows*f.subs), min: make([]float32, rows*f.subs),
-		least: make([]float32, rows*f.subs), most: make([]float32, rows*f.subs),
-		errs: kernel.NewMat(n, rows), state: kernel.NewMat(k, rows), carry: kernel.NewMat(ldlqBlock, rows), limits: make([]float32, rows)}
+	w := &fitWork{f: f, codes: make([]uint8, f.batch*f.n), base: make([]float32, f.batch*f.n)}
+	n, s, few, k := f.n, f.subs, f.in.few.Cols, f.in.k
+	add := func(rows int, ms ...*kernel.Mat) {
+		for _, m := range ms {
+			*m = kernel.NewMat(rows, f.batch)
+			w.all = append(w.all, m)
+		}
+	}
+	add(n, &w.delta, &w.left, &w.values, &w.errs)
+	add(s, &w.step, &w.min, &w.was, &w.wasMin, &w.limits, &w.least, &w.most)
+	add(few, &w.missing)
+	add(k, &w.wanted, &w.state)
+	add(ldlqBlock, &w.carry)
+	add(5, &w.products)
+	if f.g.Fixed {
+		return w
+	}
+	w.fine.open(s, few, f.batch, f.g.HasMin)
+	if f.coding.Integer() {
+		w.coarse.open(f.blocks, few, f.batch, f.g.HasMin)
+	}
+	return w
 }
 
-// begin takes rows of the base and the change wanted of them.
-func (w *fitWork) begin(raw []byte, delta []float32) error {
+// begin takes rows of the base and the change wanted of them; with again, merge may be
+// called more than once.
+func (w *fitWork) begin(raw []byte, delta []float32, again bool) error {
 	f := w.f
-	w.rows, w.started = len(delta)/f.n, false
+	w.rows, w.again, w.started = len(delta)/f.n, again, false
+	lanes := (w.rows + fitLanes - 1) / fitLanes * fitLanes
+	for _, m := range w.all {
+		m.Cols, m.Stride, m.Data = lanes, lanes, m.Data[:m.Rows*lanes]
+	}
+	w.fine.narrow(lanes)
+	w.coarse.narrow(lanes)
 	w.raw = append(w.raw[:0], raw...)
-	w.base = w.base[:len(delta)]
-	f.t.codec.Decode(w.base, raw)
-	for _, m := range []*kernel.Mat{&w.delta, &w.left, &w.values, &w.scratch, &w.wanted, &w.missing, &w.scaleZ} {
-		m.Rows, m.Data = w.rows, m.Data[:w.rows*m.Cols]
+	w.base, w.codes = w.base[:len(delta)], w.codes[:len(delta)]
+	if s := kernel.Sum(delta); s-s != 0 {
+		return fmt.Errorf("the change is not a number")
 	}
-	for _, m := range []*kernel.Mat{&w.errs, &w.state, &w.carry} {
-		m.Cols, m.Stride, m.Data = w.rows, w.rows, m.Data[:m.Rows*w.rows]
-	}
-	copy(w.delta.Data, delta)
-	w.codes, w.step, w.min, w.limits = w.codes[:len(delta)], w.step[:w.rows*f.subs], w.min[:w.rows*f.subs], w.limits[:w.rows]
+	turn(w.delta, delta)
+	kernel.GemmTN(nil, w.wanted, f.in.z, w.delta, false)
 	w.frame = f.g.NewFrame(w.rows * f.blocks)
-	f.g.UnpackFrame(w.frame, w.raw)
-	f.g.Unpack(w.codes, w.step, w.min, w.raw)
-	w.least, w.most = w.least[:len(w.step)], w.most[:len(w.step)]
-	for s := range w.step {
-		least, most := float32(math.Inf(1)), float32(math.Inf(-1))
-		d := delta[s*f.g.Sub : (s+1)*f.g.Sub]
-		for i, v := range w.base[s*f.g.Sub : (s+1)*f.g.Sub] {
-			sum := v + d[i]
-			least, most = min(least, sum), max(most, sum)
-		}
-		w.least[s], w.most[s] = least, most
-	}
-	kernel.GemmNN(nil, w.wanted, w.delta, f.in.few, false)
-	renewed, err := w.renew()
+	w.unpack()
+	w.extremes()
+	renewed, err := w.renew(raw, delta)
 	if err != nil {
 		return err
 	}
+	copy(w.left.Data, w.delta.Data)
 	if renewed {
-		f.g.UnpackFrame(w.frame, w.raw)
-		w.update()
-	} else {
-		copy(w.left.Data, w.delta.Data)
-		copy(w.missing.Data, w.wanted.Data)
+		w.unpack()
+		now := make([]float32, len(delta))
+		f.t.codec.Decode(now, w.raw)
+		f.t.codec.Decode(w.base, raw)
+		kernel.Sub(now, now, w.base)
+		kernel.Sub(now, delta, now)
+		turn(w.left, now)
 	}
 	return nil
 }
 
+// turn lays rows that follow each other side by side.
+func turn(dst kernel.Mat, src []float32) {
+	n, lanes := dst.Rows, dst.Stride
+	rows := len(src) / n
+	const tile = 16
+	for lo := 0; lo < n; lo += tile {
+		for r := range rows {
+			to := dst.Data[lo*lanes+r:]
+			for i, v := range src[r*n+lo : r*n+min(lo+tile, n)] {
+				to[i*lanes] = v
+			}
+		}
+		for i := lo; rows < lanes && i < min(lo+tile, n); i++ {
+			clear(dst.Row(i)[rows:])
+		}
+	}
+}
+
+// unpack takes codes, steps, minimums and the frame from the bytes as they are.
+func (w *fitWork) unpack() {
+	f, subs := w.f, w.f.subs
+	step, min := make([]float32, w.rows*subs), make([]float32, w.rows*subs)
+	f.g.Unpack(w.codes, step, min, w.raw)
+	f.g.UnpackFrame(w.frame, w.raw)
+	turn(w.step, step)
+	turn(w.min, min)
+	n, lanes := f.n, w.values.Stride
+	for lo := 0; lo < n; lo += 16 {
+		for r := range w.rows {
+			to := w.values.Data[lo*lanes+r:]
+			for i, c := range w.codes[r*n+lo : r*n+lo+16] {
+				to[i*lanes] = f.g.Levels[c]
+			}
+		}
+		for i := lo; w.rows < lanes && i < lo+16; i++ {
+			clear(w.values.Row(i)[w.rows:])
+		}
+	}
+}
+
 // renew quantizes the sum anew in blocks whose levels do not reach it.
-func (w *fitWork) renew() (any bool, err error) {
-	g := w.f.g
-	var sum []float32
+func (w *fitWork) renew(raw []byte, delta []float32) (any bool, err error) {
+	f, g := w.f, w.f.g
 	per := g.Block / g.Sub
-	for b := range w.rows * w.f.blocks {
-		inside := true
-		for s := b * per; s < (b+1)*per; s++ {
-			inside = inside && w.reached(s, 0.5)
-		}
-		if inside {
-			continue
-		}
-		any = true
-		sum = append(sum[:0], w.base[b*g.Block:(b+1)*g.Block]...)
-		kernel.Add(sum, w.delta.Data[b*g.Block:(b+1)*g.Block])
-		if err := w.f.t.codec.Encode(w.raw[b*g.Bytes:(b+1)*g.Bytes], sum, g.Block, nil); err != nil {
-			return any, err
+	for s := range f.subs {
+		step, min := w.step.Row(s), w.min.Row(s)
+		for r := range w.rows {
+			if w.reached(s, r, step[r], min[r], 0) {
+				continue
+			}
+			at := r*f.blocks + s/per
+			block := w.raw[at*g.Bytes : (at+1)*g.Bytes]
+			sum, d := w.base[:g.Block], delta[at*g.Block:(at+1)*g.Block]
+			f.t.codec.Decode(sum, raw[at*g.Bytes:(at+1)*g.Bytes])
+			kernel.Add(sum, d)
+			if err := f.t.codec.Encode(block, sum, g.Block, nil); err != nil {
+				return any, err
+			}
+			any = true
 		}
 	}
 	return any, nil
@@ -208,47 +274,65 @@ func (w *fitWork) renew() (any bool, err error) {
 
 // merge makes the rows anew from what begin was given.
 func (w *fitWork) merge(stretch float32) {
-	f := w.f
-	if !w.started { // what does not depend on the stretch
+	f, k := w.f, &w.settled
+	switch {
+	case !w.started: // what does not depend on the stretch
 		w.started = true
-		f.g.Unpack(w.codes, w.step, w.min, w.raw)
-		switch {
-		case f.g.Fixed:
-		case f.coding.Integer():
-			w.sums()
-			w.refit(w.factors)
-			w.refit(w.integers)
-		default:
-			w.sums()
-			w.refit(w.halves)
+		w.refit(true)
+		if w.again {
+			f.g.PackFrame(w.raw, w.frame)
+			k.raw, k.codes = append(k.raw[:0], w.raw...), append(k.codes[:0], w.codes...)
+			k.left, k.values = append(k.left[:0], w.left.Data...), append(k.values[:0], w.values.Data...)
+			k.step, k.mins = append(k.step[:0], w.step.Data...), append(k.mins[:0], w.min.Data...)
 		}
-		w.settled = append(w.settled[:0], w.raw...)
-		copy(w.settledLeft, w.left.Data)
-	} else {
-		copy(w.raw, w.settled)
-		copy(w.left.Data, w.settledLeft)
+	default:
+		copy(w.raw, k.raw)
+		copy(w.codes, k.codes)
+		copy(w.left.Data, k.left)
+		copy(w.values.Data, k.values)
+		copy(w.step.Data, k.step)
+		copy(w.min.Data, k.mins)
 		f.g.UnpackFrame(w.frame, w.raw)
-		f.g.Unpack(w.codes, w.step, w.min, w.raw)
 	}
 	w.round(stretch)
 	w.polish()
+	w.refit(false)
+	f.g.PackFrame(w.raw, w.frame)
 	f.g.Pack(w.raw, w.codes)
-	w.update()
-	switch {
-	case f.g.Fixed:
-	case f.coding.Integer():
-		w.sums()
-		w.refit(w.factors)
-	default:
-		w.sums()
-		w.refit(w.halves)
-	}
 }
 
-// update computes what is left from the bytes as they are now.
-func (w *fitWork) update() {
-	w.f.t.codec.Decode(w.left.Data, w.raw)
-	kernel.Sub(w.left.Data, w.left.Data, w.base)
-	kernel.Sub(w.left.Data, w.delta.Data, w.left.Data)
-	kernel.GemmNN(nil, w.missing, w.left, w.f.in.few, false)
+func (w *fitWork) result() []byte { return w.raw }
+
+// gains is that of [rowsFit].
+func (w *fitWork) gains(told func(r int, rd, dd, ee float64)) (rd, dd float64) {
+	in := w.f.in
+	lanes := w.products.Cols
+	sums := make([]float64, 3*lanes)
+	add := func(m kernel.Mat) {
+		for q := range 3 {
+			for r, v := range m.Row(q) {
+				sums[q*lanes+r] += float64(v)
+			}
+		}
+	}
+	p := w.products
+	for lo := 0; lo < in.n; lo += ldlqBlock {
+		p.Zero()
+		kernel.ProductColumns(p, in.plain[lo:lo+ldlqBlock], w.delta.Sub(lo, lo+ldlqBlock, 0, lanes), w.left.Sub(lo, lo+ldlqBlock, 0, lanes))
+		add(p)
+	}
+	kernel.GemmTN(nil, w.state, in.z, w.left, false)
+	p.Zero()
+	kernel.DotColumns(p.Row(0), w.wanted, w.wanted)
+	kernel.DotColumns(p.Row(1), w.wanted, w.state)
+	kernel.DotColumns(p.Row(2), w.state, w.state)
+	add(p)
+	for r := range w.rows {
+		told(r, sums[r]-sums[lanes+r], sums[r], sums[2*lanes+r])
+	}
+	if w.again {
+		dd = kernel.SumSquares64(w.delta.Data)
+		rd = dd - kernel.Dot64(w.delta.Data, w.left.Data)
+	}
+	return rd, dd
 }

@@ -58,10 +58,11 @@ func openGroupFit(t *target, g *quant.Groups) (encoder, error) {
 
 // groupWork is the work on some rows.
 type groupWork struct {
-	fitted
 	f            *groupFitter
 	rows         int
-	start        []byte
+	start, raw   []byte
+	again        bool
+	delta, left  kernel.Mat // rows x n: what is wanted, and of that what is not there yet
 	base         []float32
 	now, scratch kernel.Mat // rows x n
 	missing      kernel.Mat // rows x few: left·few
@@ -74,15 +75,15 @@ type groupWork struct {
 
 func (f *groupFitter) work() *groupWork {
 	n, few, rows := f.n, f.in.few.Cols, f.batch
-	return &groupWork{f: f, fitted: newFitted(rows, n), base: make([]float32, rows*n),
+	return &groupWork{f: f, delta: kernel.NewMat(rows, n), left: kernel.NewMat(rows, n), base: make([]float32, rows*n),
 		now: kernel.NewMat(rows, n), scratch: kernel.NewMat(rows, n), missing: kernel.NewMat(rows, few), blockZ: kernel.NewMat(rows, f.blocks*few),
 		groups: make([]quant.Group, rows*n/8), step: make([]float32, rows*n/f.g.Sub),
 		state: kernel.NewMat(rows, f.in.k), push: kernel.NewMat(rows, ldlqBlock)}
 }
 
-func (w *groupWork) begin(raw []byte, delta []float32) error {
+func (w *groupWork) begin(raw []byte, delta []float32, again bool) error {
 	f := w.f
-	w.rows = len(delta) / f.n
+	w.rows, w.again = len(delta)/f.n, again
 	w.start = append(w.start[:0], raw...)
 	for _, m := range []*kernel.Mat{&w.delta, &w.left, &w.now, &w.scratch, &w.missing, &w.blockZ, &w.state, &w.push} {
 		m.Rows, m.Data = w.rows, m.Data[:w.rows*m.Cols]
@@ -121,6 +122,20 @@ func (w *groupWork) merge(stretch float32) {
 	f.g.Pack(w.raw, w.groups)
 	w.update()
 	w.refit()
+}
+
+func (w *groupWork) result() []byte { return w.raw }
+
+// gains is that of [rowsFit].
+func (w *groupWork) gains(told func(r int, rd, dd, ee float64)) (rd, dd float64) {
+	w.f.in.gains(w.delta, w.left, told)
+	for r := 0; w.again && r < w.rows; r++ {
+		d := w.delta.Row(r)
+		square := float64(kernel.Dot(d, d))
+		rd += square - float64(kernel.Dot(d, w.left.Row(r)))
+		dd += square
+	}
+	return rd, dd
 }
 
 // update computes what is left from the bytes as they are now.

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"math"
 	"sync"
-
-	"github.com/graft-lora/graft/internal/kernel"
 )
 
 // rowFitter is what the fitters of all types share: rows of one tensor are worked on some
@@ -22,29 +20,21 @@ type rowFitter struct {
 
 // rowsFit is the work on some rows.
 type rowsFit interface {
-	// begin takes rows of the base and the change wanted of them.
-	begin(raw []byte, delta []float32) error
+	// begin takes rows of the base and the change wanted of them; with again, merge may be
+	// called more than once.
+	begin(raw []byte, delta []float32, again bool) error
 	// merge makes the rows anew from what begin was given.
 	merge(stretch float32)
-	result() *fitted
+	result() []byte
+	// gains tells <R, D>, <D, D> and <D-R, D-R> in H of every row and, if merge may be called again,
+	// returns the first two as they are without H, of all.
+	gains(told func(r int, rd, dd, ee float64)) (rd, dd float64)
 }
-
-// fitted are rows as merged so far.
-type fitted struct {
-	raw         []byte
-	delta, left kernel.Mat // rows x n: what is wanted, and of that what is not there yet
-}
-
-func newFitted(rows, n int) fitted {
-	return fitted{delta: kernel.NewMat(rows, n), left: kernel.NewMat(rows, n)}
-}
-
-func (r *fitted) result() *fitted { return r }
 
 func (f *rowFitter) open(t *target, block, bytes int, work func() rowsFit) {
 	f.t, f.n, f.blocks = t, t.cols, t.cols/block
 	f.rowBytes = f.blocks * bytes
-	f.batch = max(8, min(fitRows, fitBytes/(36*f.n)))
+	f.batch = max(fitLanes, min(fitRows, fitBytes/(36*f.n)/fitLanes*fitLanes))
 	t.together = int64(f.batch)
 	f.works.New = func() any { return work() }
 }
@@ -67,13 +57,12 @@ func (f *rowFitter) encode(dst, raw []byte, delta []float32, row int64) error {
 	defer f.works.Put(w)
 	for i := 0; i*f.n < len(delta); i += f.batch {
 		to := min(i+f.batch, len(delta)/f.n)
-		if err := w.begin(raw[i*f.rowBytes:to*f.rowBytes], delta[i*f.n:to*f.n]); err != nil {
+		if err := w.begin(raw[i*f.rowBytes:to*f.rowBytes], delta[i*f.n:to*f.n], false); err != nil {
 			return fmt.Errorf("rows from %d: %w", row, err)
 		}
 		w.merge(f.stretch)
-		r := w.result()
-		copy(dst[i*f.rowBytes:], r.raw)
-		f.in.gains(r.delta, r.left, func(at int, rd, dd, ee float64) { f.t.onInputs(row+int64(i+at), rd, dd, ee) })
+		copy(dst[i*f.rowBytes:], w.result())
+		w.gains(func(at int, rd, dd, ee float64) { f.t.onInputs(row+int64(i+at), rd, dd, ee) })
 	}
 	return nil
 }
@@ -104,20 +93,13 @@ func (f *rowFitter) findStretch() error {
 	}
 	w := f.works.Get().(rowsFit)
 	defer f.works.Put(w)
-	if err := w.begin(raw, delta); err != nil {
+	if err := w.begin(raw, delta, true); err != nil {
 		return err
 	}
 	s := solveStretch(*f.t.guess, func(stretch float32) float64 {
 		w.merge(stretch)
-		r := w.result()
-		var rd, dd, plain, all float64
-		f.in.gains(r.delta, r.left, func(at int, a, b, _ float64) {
-			rd, dd = rd+a, dd+b
-			d := r.delta.Row(at)
-			square := float64(kernel.Dot(d, d))
-			plain += square - float64(kernel.Dot(d, r.left.Row(at)))
-			all += square
-		})
+		var rd, dd float64
+		plain, all := w.gains(func(_ int, a, b, _ float64) { rd, dd = rd+a, dd+b })
 		if !(dd > 0) || all == 0 {
 			return 1
 		}
@@ -130,48 +112,45 @@ func (f *rowFitter) findStretch() error {
 	return nil
 }
 
-// solveStretch finds the stretch between 1 and maxStretch at which gain is 1, by false
-// position with halving, from a guess; gain rises with the stretch, but for small jumps.
+// solveStretch finds the stretch between 1 and maxStretch at which gain is 1, from a guess; gain
+// rises with the stretch, at most about as fast as its logarithm, but for small jumps.
 func solveStretch(guess float32, gain func(float32) float64) float32 {
-	const near = 0.003
+	const near, tries = 0.0035, 10
 	x := min(max(guess, 1), maxStretch)
-	g := gain(x) - 1
-	var lo, hi float32
-	var below, above float64         // gain - 1 there
-	step := float32(2 * math.Abs(g)) // the gain changes by less than the stretch
-	for {
+	best, least := x, math.Inf(1)
+	var lo, hi float32 // gain is below 1 and above
+	var below, above float64
+	step := float32(0) // the part that x was changed by
+	for range tries {
+		g := gain(x) - 1
 		if !(math.Abs(g) > near) || g < 0 && x == maxStretch || g > 0 && x == 1 {
 			return x
 		}
+		if math.Abs(g) < least {
+			best, least = x, math.Abs(g)
+		}
+		last := below
 		if g < 0 {
 			lo, below = x, g
 		} else {
+			last = above
 			hi, above = x, g
 		}
-		if lo != 0 && hi != 0 {
-			break
+		if lo != 0 && hi != 0 { // between the two, and not at the end of it
+			part := min(max(below/(below-above), 0.1), 0.9)
+			x = lo + float32((hi-lo)*float32(part))
+			continue
 		}
+		to := float32(1.2 * math.Abs(g))
+		if step != 0 { // as the last step went, and a little more
+			to = float32(1.2*math.Abs(g/(g-last))) * step
+		}
+		step = min(max(to, 1.5*step), 1)
 		if g < 0 {
 			x = min(x*(1+step), maxStretch)
 		} else {
 			x = max(x/(1+step), 1)
 		}
-		step *= 3
-		g = gain(x) - 1
 	}
-	for range 6 {
-		x = lo + float32((hi-lo)*float32(below/(below-above)))
-		g = gain(x) - 1
-		switch {
-		case math.Abs(g) <= near:
-			return x
-		case g < 0:
-			lo, below = x, g
-			above /= 2
-		default:
-			hi, above = x, g
-			below /= 2
-		}
-	}
-	return (lo + hi) / 2
+	return best
 }

@@ -1,6 +1,10 @@
 package merge
 
-import "github.com/graft-lora/graft/internal/kernel"
+import (
+	"math/bits"
+
+	"github.com/graft-lora/graft/internal/kernel"
+)
 
 // ldlqStrip is how many of a block's columns are rounded one by one between two products.
 const ldlqStrip = 8
@@ -16,65 +20,65 @@ const ldlqStrip = 8
 // w_j·state, with the sum of e_i z_i as the state of a row. Rows are worked on side by side,
 // so all is transposed: errs has a row for each column.
 func (w *fitWork) round(stretch float32) {
-	f, in := w.f, w.f.in
-	w.state.Zero()
-	for lo := f.n - ldlqBlock; lo >= 0; lo -= ldlqBlock {
-		errs := w.errs.Sub(lo, lo+ldlqBlock, 0, w.rows)
-		for r := range w.rows {
-			for i, v := range w.left.Row(r)[lo : lo+ldlqBlock] {
-				errs.Data[i*errs.Stride+r] = stretch * v
+	f, in, lanes := w.f, w.f.in, w.errs.Cols
+	kernel.Scale(w.errs.Data, stretch, w.left.Data)
+	for s := range f.subs {
+		limits := w.limits.Row(s)
+		for r, v := range w.step.Row(s) {
+			if v < 0 {
+				v = -v
 			}
+			limits[r] = f.half * v
 		}
+	}
+	w.state.Zero()
+	at := w.products.Row(0)
+	for lo := f.n - ldlqBlock; lo >= 0; lo -= ldlqBlock {
+		errs := w.errs.Sub(lo, lo+ldlqBlock, 0, lanes)
 		kernel.GemmNN(nil, w.carry, in.w.Sub(lo, lo+ldlqBlock, 0, in.k), w.state, false)
 		for i := ldlqBlock - 1; i >= 0; i-- {
-			if i == ldlqBlock-1 || (i+1)%f.g.Sub == 0 {
-				w.limit(lo + i)
-			}
-			e, c := errs.Row(i), w.carry.Row(i)
-			for r, limit := range w.limits {
-				// Nearest to where the code is: most of them.
-				if v := e[r] + c[r]; !(v <= limit && v >= -limit) {
-					e[r] -= w.moveTo(r, lo+i, v)
-				}
+			e := errs.Row(i)
+			// Nearest to where the code is: most of them.
+			for out := kernel.Outside(at, 1, e, w.carry.Row(i), 1, w.limits.Row((lo+i)/f.g.Sub)); out != 0; out &= out - 1 {
+				r := bits.TrailingZeros64(out)
+				w.moveTo(r, lo+i, at[r])
 			}
 			unit, first := in.unit.Row(lo+i), i-i%ldlqStrip
 			for j := first; j < i; j++ {
 				kernel.Axpy(w.carry.Row(j), unit[j], e)
 			}
 			if i == first && i > 0 {
-				to := w.carry.Sub(0, i, 0, w.rows)
-				kernel.GemmTN(nil, to, in.unit.Sub(lo+i, lo+i+ldlqStrip, 0, i), errs.Sub(i, i+ldlqStrip, 0, w.rows), true)
+				to := w.carry.Sub(0, i, 0, lanes)
+				kernel.GemmTN(nil, to, in.unit.Sub(lo+i, lo+i+ldlqStrip, 0, i), errs.Sub(i, i+ldlqStrip, 0, lanes), true)
 			}
 		}
 		kernel.GemmTN(nil, w.state, in.z.Sub(lo, lo+ldlqBlock, 0, in.k), errs, true)
 	}
 }
 
-// limit computes how far a value may be from its code's for any other to be farther, of
-// the sub-block of a column in every row.
-func (w *fitWork) limit(col int) {
+// moveTo moves a code to the level nearest to where it is and v on.
+func (w *fitWork) moveTo(r, col int, v float32) {
 	f := w.f
-	for r := range w.limits {
-		s := w.step[r*f.subs+col/f.g.Sub]
-		if s < 0 {
-			s = -s
-		}
-		w.limits[r] = f.half * s
+	s := w.step.Row(col / f.g.Sub)[r]
+	if s == 0 {
+		return
+	}
+	code := w.codes[r*f.n+col]
+	if to := nearestLevel(f.g.Levels, code, f.g.Levels[code]+v/s); to != code {
+		w.set(r, col, to)
 	}
 }
 
-// moveTo moves a code to the level nearest to where it is and v on, and returns by how much that
-// is.
-func (w *fitWork) moveTo(r, col int, v float32) float32 {
+// set makes a code another, and returns by how much its value changes.
+func (w *fitWork) set(r, col int, to uint8) float32 {
 	f := w.f
-	s := w.step[r*f.subs+col/f.g.Sub]
-	if s == 0 {
-		return 0
-	}
 	code := &w.codes[r*f.n+col]
-	from := f.g.Levels[*code]
-	*code = nearestLevel(f.g.Levels, *code, from+v/s)
-	return float32(s * (f.g.Levels[*code] - from))
+	d := float32(w.step.Row(col / f.g.Sub)[r] * (f.g.Levels[to] - f.g.Levels[*code]))
+	*code = to
+	w.values.Row(col)[r] = f.g.Levels[to]
+	w.errs.Row(col)[r] -= d
+	w.left.Row(col)[r] -= d
+	return d
 }
 
 // nearestLevel is the level next to y, found from where the code is now; halfway it
@@ -97,25 +101,18 @@ const polishSweeps = 4
 // smaller, given all others.
 func (w *fitWork) polish() {
 	f, in := w.f, w.f.in
+	at := w.products.Row(0)
 	for range polishSweeps {
 		moves := 0
 		for lo := 0; lo < f.n; lo += ldlqBlock {
-			errs, push := w.errs.Sub(lo, lo+ldlqBlock, 0, w.rows), w.carry
-			kernel.GemmNN(nil, push, in.z.Sub(lo, lo+ldlqBlock, 0, in.k), w.state, false)
+			kernel.GemmNN(nil, w.carry, in.z.Sub(lo, lo+ldlqBlock, 0, in.k), w.state, false)
 			for i := range ldlqBlock {
-				if (lo+i)%f.g.Sub == 0 {
-					w.limit(lo + i)
-				}
-				p := push.Row(i)
-				kernel.Axpy(p, in.rest[lo+i], errs.Row(i))
-				h := in.diag[lo+i]
-				for r, limit := range w.limits {
-					if least := float32(h * limit); !(p[r] <= least && p[r] >= -least) {
-						if d := w.nudge(r, lo+i, p[r]); d != 0 {
-							moves++
-							errs.Row(i)[r] -= d
-							w.pushed(r, lo, i, d)
-						}
+				col := lo + i
+				for out := kernel.Outside(at, in.rest[col], w.errs.Row(col), w.carry.Row(i), in.diag[col], w.limits.Row(col/f.g.Sub)); out != 0; out &= out - 1 {
+					r := bits.TrailingZeros64(out)
+					if d := w.nudge(r, col, at[r]); d != 0 {
+						moves++
+						w.pushed(r, lo, i, d)
 					}
 				}
 			}
@@ -142,20 +139,19 @@ func (w *fitWork) pushed(r, lo, i int, d float32) {
 // returns by how much that is.
 func (w *fitWork) nudge(r, col int, p float32) float32 {
 	f := w.f
-	s := w.step[r*f.subs+col/f.g.Sub]
-	code := &w.codes[r*f.n+col]
-	to := int(*code) + 1
+	s := w.step.Row(col / f.g.Sub)[r]
+	code := w.codes[r*f.n+col]
+	to := int(code) + 1
 	if p > 0 != (s > 0) {
-		to = int(*code) - 1
+		to = int(code) - 1
 	}
 	if s == 0 || to < 0 || to >= len(f.g.Levels) {
 		return 0
 	}
 	// The error changes by d²h - 2dp for a move by d.
-	d := float32(s * (f.g.Levels[to] - f.g.Levels[*code]))
+	d := float32(s * (f.g.Levels[to] - f.g.Levels[code]))
 	if float32(d*f.in.diag[col]) >= 2*p == (d > 0) {
 		return 0
 	}
-	*code = uint8(to)
-	return d
+	return w.set(r, col, uint8(to))
 }

@@ -165,18 +165,20 @@ type readyInputs struct {
 	last *float32 // the first element of the matrix they were made of
 	in   *inputs
 
-	guesses map[format.Type]*float32
+	guesses map[string]*float32
 }
 
-// guess is where the stretch last found for tensors of a type is kept.
-func (r *readyInputs) guess(t format.Type) *float32 {
+// guess is where the stretch last found for tensors of a type and a place in their layers is kept.
+func (r *readyInputs) guess(v *format.View) *float32 {
+	kind := v.Type.String() + " " + kindOf(v.Name)
 	if r.guesses == nil {
-		r.guesses = map[format.Type]*float32{}
+		r.guesses = map[string]*float32{}
 	}
-	if r.guesses[t] == nil {
-		r.guesses[t] = new(float32)
+	if r.guesses[kind] == nil {
+		r.guesses[kind] = new(float32)
+		*r.guesses[kind] = 2
 	}
-	return r.guesses[t]
+	return r.guesses[kind]
 }
 
 func (r *readyInputs) of(ctx context.Context, tensor string) (*inputs, error) {

@@ -26,7 +26,6 @@ type system struct {
 	b         []float64
 	x         []float64
 	fixed     []bool // variables that stay zero
-	vars      []variable
 
 	u      []float32  // k: the sum of x_v z_v
 	diag   []float64  // G_vv
@@ -44,7 +43,7 @@ func (y *system) resize(places, k int, min bool) {
 		y.n = 2 * places
 	}
 	if cap(y.b) < y.n || len(y.u) != k {
-		y.z, y.u, y.vars, y.fixed = make([]float32, y.n*k), make([]float32, k), make([]variable, y.n), make([]bool, y.n)
+		y.z, y.u, y.fixed = make([]float32, y.n*k), make([]float32, k), make([]bool, y.n)
 		y.root, y.core = kernel.NewMat(y.n, k), kernel.NewMat(k, k)
 		y.factor, y.tmp = make([]float64, k*k), make([]float64, k)
 		for _, p := range []*[]float64{&y.scale2, &y.both, &y.min2, &y.b, &y.x, &y.diag, &y.half, &y.slope} {
@@ -61,39 +60,7 @@ func (y *system) resize(places, k int, min bool) {
 	}
 }
 
-func (y *system) row(v int) []float32   { return y.z[v*y.k : (v+1)*y.k] }
-func (y *system) variables() []variable { return y.vars[:y.n] }
-
-// contract makes one variable of each per of them, which moves all by their coefficients.
-func (y *system) contract(per int, coef func(v int) float64) {
-	k, places := y.k, y.places/per
-	min := y.n > y.places
-	for p := range places {
-		var s2, both, m2 float64
-		for s := p * per; s < (p+1)*per; s++ {
-			c := coef(s)
-			s2 += float64(c * c * y.scale2[s])
-			if min {
-				m := coef(y.places + s)
-				both += float64(c * m * y.both[s])
-				m2 += float64(m * m * y.min2[s])
-			}
-		}
-		y.scale2[p], y.both[p], y.min2[p] = s2, both, m2
-	}
-	for p := range y.n / per {
-		var b float64
-		clear(y.u)
-		for v := p * per; v < (p+1)*per; v++ {
-			c := coef(v)
-			b += float64(c * y.b[v])
-			kernel.Axpy(y.u, float32(c), y.row(v))
-		}
-		y.b[p] = b
-		copy(y.z[p*k:], y.u)
-	}
-	y.resize(places, k, min)
-}
+func (y *system) row(v int) []float32 { return y.z[v*y.k : (v+1)*y.k] }
 
 // systemSweeps is how often single numbers are looked at again after all have been rounded once.
 const systemSweeps = 1

@@ -40,7 +40,7 @@ func DotColumns(dst []float32, a, b Mat) {
 	if a.Rows > 0 {
 		n = dotColumnsVec(dst, a, b)
 	}
-	for j := range a.Rows {
+	for j := 0; n < a.Cols && j < a.Rows; j++ {
 		mulAdd(dst[n:], a.Row(j)[n:], b.Row(j)[n:])
 	}
 }
@@ -55,7 +55,7 @@ func AxpyColumns(dst Mat, f []float32, a Mat) {
 	if a.Rows > 0 {
 		n = axpyColumnsVec(dst, f, a)
 	}
-	for j := range a.Rows {
+	for j := 0; n < a.Cols && j < a.Rows; j++ {
 		mulAdd(dst.Row(j)[n:], f[n:], a.Row(j)[n:])
 	}
 }
@@ -90,6 +90,32 @@ func ProductColumns(dst Mat, f []float32, x, y Mat) {
 		}
 		for q := range s {
 			dst.Row(q)[i] = s[q]
+		}
+	}
+}
+
+// RangeColumns makes of least and most the least and the most of what they are and of
+//
+//	fma(f[i], a(j, i), b(j, i))
+//
+// over the rows j, passing over NaN.
+func RangeColumns(least, most, f []float32, a, b Mat) {
+	sameShape(a, b)
+	sameLen(len(least), a.Cols)
+	sameLen(len(most), a.Cols)
+	sameLen(len(f), a.Cols)
+	if a.Rows == 0 {
+		return
+	}
+	for i := rangeColumnsVec(least, most, f, a, b); i < len(f); i++ {
+		for j := range a.Rows {
+			v := FMA(f[i], a.Row(j)[i], b.Row(j)[i])
+			if v < least[i] {
+				least[i] = v
+			}
+			if v > most[i] {
+				most[i] = v
+			}
 		}
 	}
 }

@@ -50,6 +50,18 @@ func productColumnsVec(dst Mat, f []float32, x, y Mat) int {
 	return n
 }
 
+func rangeColumnsVec(least, most, f []float32, a, b Mat) int {
+	n, wide := whole(len(f))
+	switch {
+	case n == 0:
+	case wide:
+		rangeColumnsAVX512(&least[0], &most[0], &f[0], &a.Data[0], &b.Data[0], n, a.Rows, a.Stride, b.Stride)
+	default:
+		rangeColumnsAVX2(&least[0], &most[0], &f[0], &a.Data[0], &b.Data[0], n, a.Rows, a.Stride, b.Stride)
+	}
+	return n
+}
+
 func outsideVec(dst []float32, a float32, x, y []float32, f float32, limit []float32) (int, uint64) {
 	n, wide := whole(len(dst))
 	switch {
@@ -90,3 +102,9 @@ func outsideAVX2(dst, x, y, limit *float32, n int, a, f float32) uint64
 
 //go:noescape
 func outsideAVX512(dst, x, y, limit *float32, n int, a, f float32) uint64
+
+//go:noescape
+func rangeColumnsAVX2(least, most, f, a, b *float32, n, rows, strideA, strideB int)
+
+//go:noescape
+func rangeColumnsAVX512(least, most, f, a, b *float32, n, rows, strideA, strideB int)

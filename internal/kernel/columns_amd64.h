@@ -116,6 +116,40 @@ row:
 	AGAIN(vector)
 	DONE
 
+// func rangeColumns(least, most, f, a, b *float32, n, rows, strideA, strideB int): the second
+// source is what stays when one is NaN
+TEXT FN_rangeColumns(SB), NOSPLIT, $0-72
+	MOVQ least+0(FP), DI
+	MOVQ most+8(FP), R9
+	MOVQ f+16(FP), R8
+	MOVQ a+24(FP), SI
+	MOVQ b+32(FP), DX
+	COUNT(n+40(FP))
+	MOVQ strideA+56(FP), R10
+	SHLQ $2, R10
+	MOVQ strideB+64(FP), R11
+	SHLQ $2, R11
+vector:
+	VMOVUPS (DI)(AX*1), V0
+	VMOVUPS (R9)(AX*1), V1
+	VMOVUPS (R8)(AX*1), V2
+	LEAQ    (SI)(AX*1), R12
+	LEAQ    (DX)(AX*1), R13
+	MOVQ    rows+48(FP), BX
+row:
+	VMOVUPS     (R13), V3
+	VFMADD231PS (R12), V2, V3
+	VMINPS      V0, V3, V0
+	VMAXPS      V1, V3, V1
+	ADDQ        R10, R12
+	ADDQ        R11, R13
+	DECQ        BX
+	JNZ         row
+	VMOVUPS     V0, (DI)(AX*1)
+	VMOVUPS     V1, (R9)(AX*1)
+	AGAIN(vector)
+	DONE
+
 // func outside(dst, x, y, limit *float32, n int, a, f float32) uint64: from the last vector to
 // the first, whose bits come last.
 TEXT FN_outside(SB), NOSPLIT, $0-56

@@ -34,6 +34,14 @@ func productColumnsVec(dst Mat, f []float32, x, y Mat) int {
 	return n
 }
 
+func rangeColumnsVec(least, most, f []float32, a, b Mat) int {
+	n := whole(len(f))
+	if n > 0 {
+		rangeColumnsNEON(&least[0], &most[0], &f[0], &a.Data[0], &b.Data[0], n, a.Rows, a.Stride, b.Stride)
+	}
+	return n
+}
+
 func outsideVec(dst []float32, a float32, x, y []float32, f float32, limit []float32) (int, uint64) {
 	n := whole(len(dst))
 	if n == 0 {
@@ -56,3 +64,6 @@ func productColumnsNEON(dst, f, x, y *float32, n, rows, strideDst, strideX, stri
 
 //go:noescape
 func outsideNEON(dst, x, y, limit *float32, n int, a, f float32) uint64
+
+//go:noescape
+func rangeColumnsNEON(least, most, f, a, b *float32, n, rows, strideA, strideB int)

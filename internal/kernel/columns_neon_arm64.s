@@ -152,6 +152,50 @@ row:
 	BNE    columns
 	RET
 
+// func rangeColumnsNEON(least, most, f, a, b *float32, n, rows, strideA, strideB int): 4 columns
+// at a time
+TEXT ·rangeColumnsNEON(SB), NOSPLIT, $0-72
+	MOVD least+0(FP), R0
+	MOVD most+8(FP), R1
+	MOVD f+16(FP), R2
+	MOVD a+24(FP), R3
+	MOVD b+32(FP), R4
+	MOVD n+40(FP), R5
+	MOVD strideA+56(FP), R8
+	LSL  $2, R8
+	MOVD strideB+64(FP), R9
+	LSL  $2, R9
+
+columns:
+	VLD1   (R0), [V0.S4]
+	VLD1   (R1), [V1.S4]
+	VLD1.P 16(R2), [V2.S4]
+	MOVD   R3, R6
+	MOVD   R4, R7
+	MOVD   rows+48(FP), R10
+
+row:
+	VLD1  (R7), [V3.S4]
+	VLD1  (R6), [V4.S4]
+	VFMLA V4.S4, V2.S4, V3.S4
+	FCMGT4(3, 0, 5)
+	BSL16(0, 3, 5)
+	VMOV  V5.B16, V0.B16
+	FCMGT4(1, 3, 5)
+	BSL16(1, 3, 5)
+	VMOV  V5.B16, V1.B16
+	ADD   R8, R6
+	ADD   R9, R7
+	SUBS  $1, R10
+	BNE   row
+	VST1.P [V0.S4], 16(R0)
+	VST1.P [V1.S4], 16(R1)
+	ADD    $16, R3
+	ADD    $16, R4
+	SUBS   $4, R5
+	BNE    columns
+	RET
+
 // Of a word of four lanes, the bits that they give the mask.
 DATA ·outsideBits+0(SB)/4, $1
 DATA ·outsideBits+4(SB)/4, $2

@@ -55,6 +55,7 @@
 #define FN_dotColumns ·dotColumnsAVX2
 #define FN_axpyColumns ·axpyColumnsAVX2
 #define FN_productColumns ·productColumnsAVX2
+#define FN_rangeColumns ·rangeColumnsAVX2
 #define FN_outside ·outsideAVX2
 #define FN_adamW ·adamWAVX2
 

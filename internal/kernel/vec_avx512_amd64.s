@@ -55,6 +55,7 @@
 #define FN_dotColumns ·dotColumnsAVX512
 #define FN_axpyColumns ·axpyColumnsAVX512
 #define FN_productColumns ·productColumnsAVX512
+#define FN_rangeColumns ·rangeColumnsAVX512
 #define FN_outside ·outsideAVX512
 #define FN_adamW ·adamWAVX512
 

@@ -97,6 +97,11 @@ var rowOps = []rowOp{
 		ProductColumns(columns(a[0], 5), a[3][:min(4, m)], columns(a[1], 5).Sub(0, min(4, m), 0, m), columns(a[2], 5).Sub(0, min(4, m), 0, m))
 		return 0
 	}},
+	{"RangeColumns", func(a [6][]float32, b []byte) float64 {
+		m := len(a[0]) / 3
+		RangeColumns(a[0][:m], a[1][:m], a[2][:m], columns(a[3], 3), columns(a[4], 3))
+		return 0
+	}},
 	{"Outside", func(a [6][]float32, b []byte) float64 {
 		n := min(64, len(a[0]))
 		bits := Outside(a[0][:n], 0.7, a[1][:n], a[2][:n], 1.3, a[3][:n])
