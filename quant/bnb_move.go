@@ -3,6 +3,7 @@ package quant
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/graft-lora/graft/format/arch"
 	"github.com/graft-lora/graft/format/checkpoint"
 	"github.com/graft-lora/graft/format/convert"
+	"github.com/graft-lora/graft/internal/kernel"
 	"github.com/graft-lora/graft/internal/mmap"
 	"github.com/graft-lora/graft/internal/rng"
 )
@@ -137,9 +139,11 @@ type bnbMover struct {
 	perByte   int64 // codes in a byte, the first of two in the high half
 	base, sum format.RowReader
 	levels    []float32 // ascending, of which an element is one times its scale
+	gaps      []float64 // one over the distance of each from the next
 	level     [256]uint8
 	code      []uint8               // of each level
-	scale     func(i int64) float32 // of element i
+	group     int64                 // elements under a scale
+	scale     func(g int64) float32 // of group g
 	dice      rng.Stream
 }
 
@@ -152,16 +156,18 @@ func newBnBMover(name string, p *arch.Packed, sum format.RowReader, seed uint64)
 		for _, c := range m.code {
 			m.levels = append(m.levels, n.table[c])
 		}
-		m.scale = func(i int64) float32 { return r.absmax.at(i / r.block) }
+		m.group, m.scale = r.block, r.absmax.at
 	case *int8Rows:
 		m.codes = r.codes
 		for c := -127; c <= 127; c++ {
 			m.code, m.levels = append(m.code, uint8(c)), append(m.levels, float32(c))
 		}
-		m.scale = func(i int64) float32 { return floatAt(r.scales, i/r.cols) * float32(1.0/127) }
+		m.group, m.scale = r.cols, func(row int64) float32 { return floatAt(r.scales, row) * float32(1.0/127) }
 	}
 	for l, c := range m.code {
-		m.level[c] = uint8(l)
+		if m.level[c] = uint8(l); l > 0 {
+			m.gaps = append(m.gaps, 1/(float64(m.levels[l])-float64(m.levels[l-1])))
+		}
 	}
 	return m
 }
@@ -186,10 +192,15 @@ func (m *bnbMover) fill(dst []byte, at int64) error {
 			if err := m.sum.ReadRows(now[:n], row); err != nil {
 				return err
 			}
-			for i := max(from, row*cols); i < min(to, row*cols+n); i++ {
-				if err := m.move(dst, i, i-from, now[i-row*cols]-was[i-row*cols]); err != nil {
-					return fmt.Errorf("row %d: %w", i/cols, err)
+			change := now[:n]
+			kernel.Sub(change, change, was[:n])
+			for i, end := max(from, row*cols), min(to, row*cols+n); i < end; {
+				g := i / m.group
+				next := min(end, (g+1)*m.group)
+				if !m.move(dst, i-from, i, m.scale(g), change[i-row*cols:next-row*cols]) {
+					return fmt.Errorf("row %d: the change, or the scale that it is added under, is not a number", i/cols)
 				}
+				i = next
 			}
 		}
 		return nil
@@ -200,22 +211,38 @@ func (m *bnbMover) fill(dst []byte, at int64) error {
 	return nil
 }
 
-// move changes the code of element i, the one of number j in dst, by delta.
-func (m *bnbMover) move(dst []byte, i, j int64, delta float32) error {
-	scale := m.scale(i)
-	if delta == 0 || scale == 0 {
-		return nil
+// move changes elements under one scale: the first is element i, the one of number j in dst. It is
+// false if something is not a number.
+func (m *bnbMover) move(dst []byte, j, i int64, scale float32, delta []float32) bool {
+	if scale == 0 { // all are zero, whatever their codes
+		return true
 	}
-	b, shift, mask := &dst[j/m.perByte], 0, uint8(0xff)
-	if m.perByte == 2 {
-		shift, mask = int(4*(1-j&1)), 15
+	inv, last := 1/float64(scale), len(m.gaps)
+	for k, d := range delta {
+		if d == 0 {
+			continue
+		}
+		at, shift, mask := j+int64(k), uint(0), uint8(0xff)
+		if m.perByte == 2 {
+			at, shift, mask = at>>1, uint(4*(1-at&1)), 15
+		}
+		b := &dst[at]
+		l := m.level[*b>>shift&mask]
+		way := float64(float64(d) * inv)
+		y := float64(m.levels[l]) + way
+		coin := m.dice.Float64(uint64(i) + uint64(k))
+		// Mostly the level or the one below is the lower of the two; no branch waits for which, nor
+		// for the coin.
+		c := int(l) - int(math.Float64bits(way)>>63)
+		if uint(c) < uint(last) && float64(m.levels[c]) <= y && y < float64(m.levels[c+1]) {
+			share := (y - float64(m.levels[c])) * m.gaps[c]
+			c += int(math.Float64bits(coin-share) >> 63)
+		} else if y-y != 0 {
+			return false
+		} else {
+			c = int(RoundLevel(m.levels, l, y, coin))
+		}
+		*b = *b&^(mask<<shift) | m.code[c]<<shift
 	}
-	l := m.level[*b>>shift&mask]
-	y := float64(m.levels[l]) + float64(delta)/float64(scale)
-	if y-y != 0 {
-		return fmt.Errorf("the change, or the scale that it is added under, is not a number")
-	}
-	l = RoundLevel(m.levels, l, y, m.dice.Float64(uint64(i)))
-	*b = *b&^(mask<<shift) | m.code[l]<<shift
-	return nil
+	return true
 }
