@@ -235,7 +235,7 @@ func (m *bnbMover) move(dst []byte, j, i int64, scale float32, delta []float32) 
 		// for the coin.
 		c := int(l) - int(math.Float64bits(way)>>63)
 		if uint(c) < uint(last) && float64(m.levels[c]) <= y && y < float64(m.levels[c+1]) {
-			share := (y - float64(m.levels[c])) * m.gaps[c]
+			share := float64((y - float64(m.levels[c])) * m.gaps[c])
 			c += int(math.Float64bits(coin-share) >> 63)
 		} else if y-y != 0 {
 			return false
