@@ -272,7 +272,11 @@ func extractTensor(ctx context.Context, pool *kernel.Pool, base, tuned *format.V
 		if norm == 0 {
 			continue
 		}
-		spectrum, signal := l.Singular, signalRank(l, s.rowSquares, s.colSquares)
+		signal, err := signalOf(ctx, pool, base, tuned, m, l, s, opt)
+		if err != nil {
+			return err
+		}
+		spectrum := l.Singular
 		l = l.withoutNoise()
 		p := &adapter.Pair{Target: base.Name, Expert: -1}
 		name := base.Name

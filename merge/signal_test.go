@@ -57,6 +57,11 @@ func TestSignalRank(t *testing.T) {
 	}{
 		{"noise alone", 200, 300, 0, 0, 1, 0},
 		{"noise alone, wide", 40, 900, 0, 0, 0.01, 0},
+		{"noise alone, small", 32, 64, 0, 0, 1, 0},
+		{"noise alone, nearly all of it", 14, 20, 0, 0, 1, 0},
+		{"noise alone, all of it", 12, 20, 0, 0, 1, 0},
+		{"many values beyond noise, small", 32, 64, 8, 300, 0.01, 8},
+		{"values beyond noise, tiny", 16, 64, 4, 300, 0.01, 4},
 		{"signal under noise", 200, 300, 4, 5, 1, 0},
 		{"signal beyond noise", 200, 300, 4, 300, 1, 4},
 		{"signal and rounding", 200, 300, 4, 1, 1e-6, 4},
@@ -68,12 +73,13 @@ func TestSignalRank(t *testing.T) {
 		{"signal and 16-bit rounding", 200, 300, 4, 1, 6.2e-6, 4},
 		{"signal and 16-bit rounding", 200, 300, 4, 1, 6.4e-6, 4},
 	} {
-		for seed := range uint64(5) {
-			l, s, err := truncatedSVD(context.Background(), nil, makeNoisy(seed, c.rows, c.cols, c.rank, c.strength, c.noise), Cut{Rank: 12}, seed)
+		for seed := range uint64(8) {
+			m := makeNoisy(seed, c.rows, c.cols, c.rank, c.strength, c.noise)
+			l, s, err := truncatedSVD(context.Background(), nil, m, Cut{Rank: 12}, seed)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := signalRank(l, s.rowSquares, s.colSquares); got != c.want {
+			if got, err := signalRank(context.Background(), nil, m, l, s, seed); err != nil || got != c.want {
 				t.Errorf("%s, seed %d: %d values stand out, want %d", c.name, seed, got, c.want)
 			}
 		}

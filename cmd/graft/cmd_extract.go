@@ -28,9 +28,10 @@ models may be GGUF files or Hugging Face folders, of any types.
   graft extract tuned.gguf --base base.gguf -o adapter --rank 64 --budget 2000000
   graft extract tuned.gguf --base base.gguf -o adapter.safetensors     norms and biases, too
 
-Singular values that stand out of noise are counted as signal: white noise, as rounding
-and quantization make it, has none beyond √v (√rows + √columns). A matrix without any is
-left out (--noise takes it); --signal cuts the others there. --budget spreads the
+Singular values that stand out of noise are counted as signal: they are larger than what the
+same difference has with random signs, and are there still when one model is brought to the
+type of the other. A matrix without any is left out (--noise takes it); --signal cuts the
+others there. --budget spreads the
 parameters by what each direction holds for what it costs.
 
 What the output cannot hold (norms but in a .safetensors file or a PEFT folder, biases but in a
