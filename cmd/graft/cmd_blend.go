@@ -21,6 +21,7 @@ type blendOptions struct {
 	output outputFlags
 	typ    string
 	seed   uint64
+	gate   gateFlags
 }
 
 func newBlendCmd(a *app) *cobra.Command {
@@ -35,7 +36,7 @@ func newBlendCmd(a *app) *cobra.Command {
 		Short: "Make one model of several, by a mergekit recipe",
 		Long: `blend reads a mergekit recipe as it is and writes the model it describes. The models
 may be Hugging Face folders and GGUF files in any mix; a model written
-path+adapter has the adapter in it. Paths are those of the current folder or else
+path+adapter has the adapter in it, which must be of that base. Paths are those of the current folder or else
 of the recipe's. DST is a GGUF file if it ends in .gguf, else a folder.
 
   graft blend recipe.yaml -o blended
@@ -64,6 +65,7 @@ method computes and how it was compared with mergekit.` + exitStatus,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.blend(cmd.Context(), args[0], &o) },
 	}
 	o.output.add(cmd, "GGUF file or folder to write")
+	o.gate.add(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.typ, "type", "auto", "type of the tensors: auto (the recipe's), or for GGUF same or any file type (F16, Q4_K_M, ...)")
 	f.Uint64Var(&o.seed, "seed", 0, "of the methods that draw")
@@ -83,12 +85,12 @@ func (a *app) blend(ctx context.Context, path string, o *blendOptions) error {
 		}
 	}()
 	for _, name := range r.Models() {
-		m, file, err := openBlended(name, filepath.Dir(path))
+		m, files, err := a.openBlended(name, filepath.Dir(path), &o.gate)
 		if err != nil {
 			return err
 		}
 		models[name] = m
-		inputs = append(inputs, file)
+		inputs = append(inputs, files...)
 	}
 	if err := o.output.check(inputs...); err != nil {
 		return err
@@ -108,35 +110,38 @@ func (a *app) blend(ctx context.Context, path string, o *blendOptions) error {
 
 // openBlended opens a model of a recipe, with the adapter that path+adapter puts
 // into it.
-func openBlended(name, dir string) (m *arch.Model, file string, err error) {
+func (a *app) openBlended(name, dir string, gate *gateFlags) (m *arch.Model, files []string, err error) {
 	find := func(path string) string {
 		if _, err := os.Stat(path); err != nil && !filepath.IsAbs(path) {
 			return filepath.Join(dir, path)
 		}
 		return path
 	}
-	file = find(name)
+	file := find(name)
 	base, lora, plus := strings.Cut(name, "+")
 	if _, err := os.Stat(file); err == nil || !plus {
 		m, err = arch.Open(file, arch.Options{})
-		return m, file, err
+		return m, []string{file}, err
 	}
-	file = find(base)
+	file, lora = find(base), find(lora)
 	if m, err = arch.Open(file, arch.Options{}); err != nil {
-		return nil, file, err
+		return nil, nil, err
 	}
-	sum, err := withAdapter(m, find(lora))
+	sum, err := a.withAdapter(m, lora, gate)
 	if err != nil {
 		m.Close()
-		return nil, file, err
+		return nil, nil, err
 	}
-	return sum, file, nil
+	return sum, []string{file, lora}, nil
 }
 
 // withAdapter is a model with an adapter in it, which closes the model's files.
-func withAdapter(m *arch.Model, path string) (*arch.Model, error) {
+func (a *app) withAdapter(m *arch.Model, path string, gate *gateFlags) (*arch.Model, error) {
 	ad, err := openAdapter(path)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.passOpen(gate, m, ad); err != nil {
 		return nil, err
 	}
 	joined, deltas, err := merge.Join(m, []merge.Weighted{{Adapter: ad, Factor: 1}})
