@@ -212,8 +212,10 @@ func (a *app) carryOut(ctx context.Context, args []string) error {
 }
 
 func (a *app) attest(ctx context.Context, args []string, o *attestOptions) error {
-	out := outputFlags{path: o.output, force: o.force}
-	if err := out.check(); err != nil {
+	if o.output == "" {
+		return format.Usagef("name the statement with -o")
+	}
+	if err := replaceable(o.output, o.force, "a statement", signedMark, statementMark); err != nil {
 		return err
 	}
 	var key *signing.PrivateKey

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -176,8 +177,11 @@ func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, 
 	for _, arg := range adapterArgs {
 		inputs = append(inputs, parseWeighted(arg).path)
 	}
-	if err := o.output.check(inputs...); err != nil {
+	if err := o.output.check(append(inputs, o.data.path, o.heldOut, o.imatrix, o.gate.policy)...); err != nil {
 		return err
+	}
+	if o.report.path != "" && filepath.Clean(o.report.path) == filepath.Clean(o.output.path) {
+		return format.Usagef("--report and --output are both %s", o.report.path)
 	}
 	o.report.force = o.output.force
 	if err := o.report.check(); err != nil {

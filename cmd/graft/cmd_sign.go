@@ -100,6 +100,12 @@ func (a *app) newKey(o *signOptions) error {
 	return nil
 }
 
+// signedMark is in every file that writeBundle has signed, statementMark in what it has not.
+const (
+	signedMark    = "application/vnd.dev.sigstore.bundle"
+	statementMark = "in-toto.io/Statement"
+)
+
 func (a *app) sign(path string, o *signOptions) error {
 	key, err := signing.LoadPrivateKey(o.key)
 	if err != nil {
@@ -109,8 +115,8 @@ func (a *app) sign(path string, o *signOptions) error {
 	if out == "" {
 		out = merge.SignaturePath(path)
 	}
-	if _, err := os.Stat(out); err == nil && !o.force {
-		return format.Usagef("%s exists; --force replaces it", out)
+	if err := replaceable(out, o.force, "a signature", signedMark); err != nil {
+		return err
 	}
 	m, err := signing.HashPath(path, signing.HashOptions{
 		Ignore: append(signing.Inside(path, out), o.ignore...), AllowSymlinks: o.symlinks, Threads: a.threads,

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,6 +56,36 @@ func (o *outputFlags) check(inputs ...string) error {
 		return format.Usagef("there is no folder %s to write %s into: make it first", dir, o.path)
 	}
 	return nil
+}
+
+// replaceable fails early where a small file of some kind cannot be written: there is something else in its place, or
+// one of its kind and no force. marks are what files of the kind begin with, or have near the beginning.
+func replaceable(path string, force bool, what string, marks ...string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if dir := filepath.Dir(path); !isDir(dir) {
+			return format.Usagef("there is no folder %s to write %s into: make it first", dir, path)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if !force {
+		return format.Usagef("%s exists; --force replaces it", path)
+	}
+	head := make([]byte, 4096)
+	n, err := io.ReadFull(f, head)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return format.Usagef("%s is not %s: graft does not write one in its place", path, what)
+	}
+	for _, m := range marks {
+		if bytes.Contains(head[:n], []byte(m)) {
+			return nil
+		}
+	}
+	return format.Usagef("%s is not %s: graft does not write one in its place", path, what)
 }
 
 func isDir(path string) bool {

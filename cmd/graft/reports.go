@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/internal/htmlreport"
 	"github.com/graft-lora/graft/merge"
 	"github.com/graft-lora/graft/train"
@@ -32,15 +30,12 @@ func (r *reportFlags) add(cmd *cobra.Command) {
 	}
 }
 
-// check fails early when the page exists already.
+// check fails early when the page exists already, or cannot be written.
 func (r *reportFlags) check() error {
-	if r.path == "" || r.force {
+	if r.path == "" {
 		return nil
 	}
-	if _, err := os.Stat(r.path); err == nil {
-		return format.Usagef("%s exists; --force replaces it", r.path)
-	}
-	return nil
+	return replaceable(r.path, r.force, "a report", "<!doctype html")
 }
 
 // usualPlace orders the matrices of a layer as data goes through them; those that it does
