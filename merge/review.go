@@ -25,6 +25,8 @@ type Review struct {
 	// Largest is the matrix whose change is largest against its weights, where the base is given.
 	Largest      string  `json:"largest,omitempty"`
 	LargestRatio float64 `json:"largest_ratio,omitempty"` // of Frobenius norms
+	// Ratios are those of all pairs, in their order; nil without a base.
+	Ratios []float64 `json:"-"`
 }
 
 // far is how many times as large or as small as the median of its kind a change must be
@@ -70,6 +72,11 @@ func ReviewAdapter(a *adapter.Adapter, base *arch.Model) (*Review, error) {
 			if norm, weight, err = changeNorms(p, norm, base); err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
+			ratio := 0.0
+			if weight > 0 {
+				ratio = norm / weight
+			}
+			r.Ratios = append(r.Ratios, ratio)
 		}
 		if norm == 0 {
 			if p.Magnitude == nil || base != nil { // else the magnitudes may be others than the base's norms

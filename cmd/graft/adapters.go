@@ -40,7 +40,7 @@ func (o *adapterOutput) addBase(cmd *cobra.Command) {
 // check fails early, before anything is read: where the output cannot be, or its form or type not be written.
 func (o *adapterOutput) check(inputs ...string) error {
 	out := outputFlags{path: o.path, force: o.force}
-	if err := out.check(inputs...); err != nil {
+	if err := out.check(append(inputs, o.base)...); err != nil {
 		return err
 	}
 	_, _, err := o.as()
@@ -225,6 +225,8 @@ type pairInfo struct {
 	RMS       float64 `json:"rms"`
 	Effective float64 `json:"effective_rank"` // e^entropy of the squared singular values' shares
 	DoRA      bool    `json:"dora,omitempty"`
+	// Ratio is the norm of the whole change against that of the weights, where the base is given.
+	Ratio float64 `json:"ratio_to_weights,omitempty"`
 }
 
 func (a *app) inspectAdapter(path string, o inspectOptions) error {
@@ -259,10 +261,13 @@ func (a *app) inspectAdapter(path string, o inspectOptions) error {
 	if info.Review, err = merge.ReviewAdapter(ad, base); err != nil {
 		return err
 	}
-	for _, p := range ad.Pairs {
+	for i, p := range ad.Pairs {
 		pi, err := describePair(p)
 		if err != nil {
 			return err
+		}
+		if base != nil {
+			pi.Ratio = info.Review.Ratios[i]
 		}
 		info.Pairs = append(info.Pairs, pi)
 		info.Parameters += int64(p.Rank) * int64(p.A.Cols+p.B.Rows)
@@ -291,7 +296,7 @@ func (a *app) inspectAdapter(path string, o inspectOptions) error {
 	}
 	a.table(rows)
 	a.result("")
-	a.printPairs(info.Pairs, o.tensors)
+	a.printPairs(info.Pairs, o.tensors, base != nil)
 	a.printTokens(info.Tokens, o.tensors)
 	if err := ad.Complete(); err != nil {
 		a.result("")
@@ -337,14 +342,21 @@ func (a *app) printReview(r *merge.Review, trained *bool) {
 }
 
 // printPairs lists pairs, or a line for each kind of matrix.
-func (a *app) printPairs(pairs []pairInfo, all bool) {
+func (a *app) printPairs(pairs []pairInfo, all, ratios bool) {
 	rows := [][]string{{"matrix", "size", "rank", "scale", "norm", "rms", "effective rank"}}
+	if ratios {
+		rows[0] = append(rows[0], "of its weights")
+	}
 	if !all {
 		pairs = groupPairs(pairs)
 	}
 	for _, p := range pairs {
-		rows = append(rows, []string{p.Name, fmt.Sprintf("%dx%d", p.Rows, p.Cols), fmt.Sprint(p.Rank), fmt.Sprintf("%.4g", p.Scale),
-			fmt.Sprintf("%.4g", p.Norm), fmt.Sprintf("%.3g", p.RMS), fmt.Sprintf("%.1f", p.Effective)})
+		row := []string{p.Name, fmt.Sprintf("%dx%d", p.Rows, p.Cols), fmt.Sprint(p.Rank), fmt.Sprintf("%.4g", p.Scale),
+			fmt.Sprintf("%.4g", p.Norm), fmt.Sprintf("%.3g", p.RMS), fmt.Sprintf("%.1f", p.Effective)}
+		if ratios {
+			row = append(row, percent(p.Ratio, 1))
+		}
+		rows = append(rows, row)
 	}
 	a.table(rows)
 }

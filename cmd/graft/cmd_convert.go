@@ -55,7 +55,7 @@ f32, f16 or bf16, its own by default.` + exitStatus,
 }
 
 func (a *app) convert(ctx context.Context, path string, o *convertOptions) error {
-	if err := o.output.check(path); err != nil {
+	if err := o.output.check(path, o.base); err != nil {
 		return err
 	}
 	kind, err := checkpoint.Sniff(path)

@@ -78,7 +78,7 @@ end as if it had not been interrupted:
 }
 
 // check fails early when the output cannot be.
-func (o *imatrixOptions) check() error {
+func (o *imatrixOptions) check(inputs ...string) error {
 	switch o.form {
 	case "gguf", "dat":
 	case "":
@@ -93,7 +93,7 @@ func (o *imatrixOptions) check() error {
 		return format.Usagef("--save-frequency %d is negative", o.Every)
 	}
 	out := outputFlags{path: o.output, force: o.force}
-	return out.check(append(append([]string{}, o.in...), o.data...)...)
+	return out.check(append(append(inputs, o.in...), o.data...)...)
 }
 
 // read combines the files given. The size of a piece is --context, else that of
@@ -153,7 +153,7 @@ func (a *app) imatrix(ctx context.Context, path string, o *imatrixOptions) error
 	if len(o.data) == 0 {
 		return format.Usagef("name a text with --data")
 	}
-	if err := o.check(); err != nil {
+	if err := o.check(path); err != nil {
 		return err
 	}
 	m, err := o.read()

@@ -134,7 +134,7 @@ func (a *app) quantize(ctx context.Context, path string, o *quantizeOptions) err
 	if (o.typ == "") != o.target.given() {
 		return format.Usagef("name the type with --type, Q4_K_M for example, or a size with --target-size or --target-bpw")
 	}
-	if err := o.output.check(path); err != nil {
+	if err := o.output.check(path, o.base, o.imatrix, o.data); err != nil {
 		return err
 	}
 	kind, err := checkpoint.Sniff(path)

@@ -50,12 +50,14 @@ func groupPairs(pairs []pairInfo) []pairInfo {
 		g.Norm += float64(p.Norm * p.Norm)
 		g.RMS += p.RMS
 		g.Effective += p.Effective
+		g.Ratio += p.Ratio
 	}
 	for i := range out {
 		n := float64(counts[i])
 		out[i].Norm = math.Sqrt(out[i].Norm)
 		out[i].RMS /= n
 		out[i].Effective /= n
+		out[i].Ratio /= n
 		if counts[i] > 1 {
 			out[i].Name = fmt.Sprintf("%s (%d)", out[i].Name, counts[i])
 		}
