@@ -28,6 +28,26 @@ type ExtractOptions struct {
 	Seed           uint64
 	Threads        int
 	Progress       func(done, total int)
+
+	stored bool // the models are seen as they stand, such as diffusion checkpoints
+}
+
+// notUNet are what a checkpoint of a diffusion model holds besides it.
+var notUNet = []string{"conditioner.", "cond_stage_model.", "text_encoder", "first_stage_model.", "vae."}
+
+// storedExtractable says whether a tensor of a diffusion checkpoint, seen as it stands, can be in an adapter: a matrix or a
+// convolution of the model itself.
+func storedExtractable(v *format.View) bool {
+	return len(v.Shape) == 2 && !reshaped(v) && strings.HasSuffix(v.Name, ".weight") &&
+		!slices.ContainsFunc(notUNet, func(s string) bool { return strings.HasPrefix(v.Name, s) })
+}
+
+// module is how other programs name a tensor's module, where the tensor's name does not say it; else "".
+func (o *ExtractOptions) module(tensor string) string {
+	if !o.stored {
+		return ""
+	}
+	return "diffusion_model." + strings.TrimPrefix(strings.TrimPrefix(strings.TrimSuffix(tensor, ".weight"), "model."), "diffusion_model.")
 }
 
 // Extracted says what was found in one matrix.
@@ -73,6 +93,7 @@ func Extract(ctx context.Context, base, tuned *arch.Model, opt ExtractOptions) (
 	if err != nil {
 		return nil, nil, err
 	}
+	opt.stored = base.Stored()
 	pool := kernel.NewPool(opt.Threads)
 	defer pool.Close()
 	report := &ExtractReport{Matrices: []*Extracted{}, Left: resized}
@@ -95,7 +116,7 @@ func Extract(ctx context.Context, base, tuned *arch.Model, opt ExtractOptions) (
 			}
 			continue
 		}
-		if !extractable(v, opt.Embeddings) {
+		if base.Stored() && !storedExtractable(v) || !base.Stored() && !extractable(v, opt.Embeddings) {
 			differs, err := anyDifference(ctx, v, w)
 			if err != nil {
 				return nil, nil, fmt.Errorf("tensor %s: %w", v.Name, err)
@@ -127,6 +148,10 @@ func Extract(ctx context.Context, base, tuned *arch.Model, opt ExtractOptions) (
 	case len(report.Noisy) > 0:
 		return nil, report, &format.CheckError{Reason: fmt.Sprintf("there is nothing to extract: what %d matrices of %s differ by from %s looks like quantization noise; --noise takes it all the same",
 			len(report.Noisy), tuned.Path, base.Path)}
+	}
+	if n := len(report.Left); n > 0 {
+		return nil, report, &format.CheckError{Reason: fmt.Sprintf("there is nothing to extract: what %s differs by from %s is no part of such an adapter: %s",
+			tuned.Path, base.Path, strings.Join(report.Left[:min(n, 8)], ", "))}
 	}
 	return nil, report, &format.CheckError{Reason: fmt.Sprintf("there is nothing to extract: no matrix of %s differs from %s", tuned.Path, base.Path)}
 }
@@ -278,7 +303,10 @@ func extractTensor(ctx context.Context, pool *kernel.Pool, base, tuned *format.V
 		}
 		spectrum := l.Singular
 		l = l.withoutNoise()
-		p := &adapter.Pair{Target: base.Name, Expert: -1}
+		p := &adapter.Pair{Target: base.Name, Expert: -1, Module: opt.module(base.Name)}
+		if shape := base.From[0].Shape; opt.stored && len(shape) > 2 {
+			p.Kernel = shape[2:]
+		}
 		name := base.Name
 		if stack > 1 {
 			p.Expert = int(e)

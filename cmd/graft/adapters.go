@@ -92,6 +92,13 @@ func (o *adapterOutput) write(a *adapter.Adapter, opt adapter.WriteOptions) erro
 	return form.write(o.path, a, opt)
 }
 
+// stay keeps the form of an adapter that one is made of, where the output's name leaves two.
+func (o *adapterOutput) stay(a *adapter.Adapter) {
+	if o.form == "" && a.Format == "diffusers" && strings.EqualFold(filepath.Ext(o.path), ".safetensors") {
+		o.form = "diffusers"
+	}
+}
+
 // form is a form that adapters are written in.
 type form struct {
 	name, what string

@@ -66,6 +66,7 @@ Adapters of one format need no base; the output has their format, too. With
 				return err
 			}
 			defer done()
+			o.stay(plain[0])
 			opt.Threads = a.threads
 			sum, err := merge.Combine(cmd.Context(), ws, opt)
 			if err != nil {

@@ -95,6 +95,11 @@ func (a *app) diff(ctx context.Context, left, right string, o *diffOptions) erro
 		return err
 	}
 	defer y.Close()
+	for _, m := range []**arch.Model{&x, &y} {
+		if *m, err = flatIfStored(*m); err != nil {
+			return err
+		}
+	}
 	told := func(done, total int) { a.progress("compared %d of %d tensors", done, total) }
 	d, err := merge.Diff(ctx, x, y, a.threads, told)
 	if err != nil {

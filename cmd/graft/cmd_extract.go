@@ -64,6 +64,11 @@ extract, or nothing but noise.` + exitStatus,
 				return err
 			}
 			defer tuned.Close()
+			for _, m := range []**arch.Model{&base, &tuned} {
+				if *m, err = flatIfStored(*m); err != nil {
+					return err
+				}
+			}
 			form, err := adapterForm(o.form, o.path)
 			if err != nil {
 				return err

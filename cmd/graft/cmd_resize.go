@@ -42,6 +42,7 @@ and says how much of each was kept.
 				return err
 			}
 			defer done()
+			o.stay(ad)
 			small, report, err := merge.Resize(ad, cut)
 			if err != nil {
 				return err

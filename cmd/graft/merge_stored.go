@@ -63,6 +63,15 @@ func (a *app) mergeStored(ctx context.Context, stored *arch.Model, adapters []me
 	return report, nil
 }
 
+// flatIfStored is a model that is seen as it stands with its convolutions as matrices, as adapters have them; another model
+// as it is.
+func flatIfStored(m *arch.Model) (*arch.Model, error) {
+	if !m.Stored() {
+		return m, nil
+	}
+	return m.Flat()
+}
+
 // writeSafetensors carries out a plan into one safetensors file.
 func (a *app) writeSafetensors(ctx context.Context, verb string, o *outputFlags, metadata map[string]string, plan *format.Plan) error {
 	memory, err := parseSize(o.memory)

@@ -32,6 +32,7 @@ func (a *app) quantizeAdapter(path string, o *quantizeOptions) error {
 	if err != nil {
 		return err
 	}
+	out.stay(ad)
 	done, err := out.resolve(ad)
 	if err != nil {
 		return err
