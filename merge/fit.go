@@ -127,6 +127,9 @@ type fitWork struct {
 	errs            kernel.Mat // n x lanes: left, stretched
 	step, min       kernel.Mat // subs x lanes, as the frame is
 	was, wasMin     kernel.Mat // the same before a refit
+	factor          kernel.Mat // blocks x lanes, of the frame: what the steps are multiples of, or they themselves
+	factorMin       kernel.Mat // the same of minimums
+	scale, minimum  kernel.Mat // subs x lanes: the integers that the factors are multiplied with
 	limits          kernel.Mat // subs x lanes: how far a value may be from its code's for that to stay
 	least, most     kernel.Mat // subs x lanes: of the sums
 	missing         kernel.Mat // few x lanes: fewᵀ·left
@@ -139,10 +142,10 @@ type fitWork struct {
 	// What does not depend on the stretch, kept if merge is called again.
 	again, started bool
 	settled        struct {
-		raw                      []byte
-		codes                    []uint8
-		left, values, step, mins []float32
+		codes []uint8
+		mats  [8][]float32
 	}
+	bytes []byte
 }
 
 func (f *fitter) work() *fitWork {
@@ -162,6 +165,17 @@ func (f *fitter) work() *fitWork {
 	add(5, &w.products)
 	if f.g.Fixed {
 		return w
+	}
+	w.bytes = make([]byte, 2*f.batch)
+	add(f.blocks, &w.factor)
+	if f.g.HasMin {
+		add(f.blocks, &w.factorMin)
+	}
+	if f.coding.Integer() {
+		add(s, &w.scale)
+		if f.g.HasMin {
+			add(s, &w.minimum)
+		}
 	}
 	w.fine.open(s, few, f.batch, f.g.HasMin)
 	if f.coding.Integer() {
@@ -232,6 +246,7 @@ func (w *fitWork) unpack() {
 	step, min := make([]float32, w.rows*subs), make([]float32, w.rows*subs)
 	f.g.Unpack(w.codes, step, min, w.raw)
 	f.g.UnpackFrame(w.frame, w.raw)
+	w.takeFrame()
 	turn(w.step, step)
 	turn(w.min, min)
 	n, lanes := f.n, w.values.Stride
@@ -275,29 +290,27 @@ func (w *fitWork) renew(raw []byte, delta []float32) (any bool, err error) {
 // merge makes the rows anew from what begin was given.
 func (w *fitWork) merge(stretch float32) {
 	f, k := w.f, &w.settled
+	mats := [8]*kernel.Mat{&w.left, &w.values, &w.step, &w.min, &w.factor, &w.factorMin, &w.scale, &w.minimum}
 	switch {
 	case !w.started: // what does not depend on the stretch
 		w.started = true
 		w.refit(true)
 		if w.again {
-			f.g.PackFrame(w.raw, w.frame)
-			k.raw, k.codes = append(k.raw[:0], w.raw...), append(k.codes[:0], w.codes...)
-			k.left, k.values = append(k.left[:0], w.left.Data...), append(k.values[:0], w.values.Data...)
-			k.step, k.mins = append(k.step[:0], w.step.Data...), append(k.mins[:0], w.min.Data...)
+			k.codes = append(k.codes[:0], w.codes...)
+			for i, m := range mats {
+				k.mats[i] = append(k.mats[i][:0], m.Data...)
+			}
 		}
 	default:
-		copy(w.raw, k.raw)
 		copy(w.codes, k.codes)
-		copy(w.left.Data, k.left)
-		copy(w.values.Data, k.values)
-		copy(w.step.Data, k.step)
-		copy(w.min.Data, k.mins)
-		f.g.UnpackFrame(w.frame, w.raw)
+		for i, m := range mats {
+			copy(m.Data, k.mats[i])
+		}
 	}
 	w.round(stretch)
 	w.polish()
 	w.refit(false)
-	f.g.PackFrame(w.raw, w.frame)
+	w.packFrame()
 	f.g.Pack(w.raw, w.codes)
 }
 

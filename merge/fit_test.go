@@ -279,8 +279,8 @@ func TestInputs(t *testing.T) {
 					continue
 				}
 				l := float64(kernel.Dot(in.z.Row(i), in.w.Row(j)))
-				if i/ldlqBlock == j/ldlqBlock && math.Abs(l-float64(in.unit.Row(i)[j%ldlqBlock])) > 1e-6 {
-					t.Errorf("L of %d and %d is %g and %g", i, j, l, in.unit.Row(i)[j%ldlqBlock])
+				if i/ldlqBlock == j/ldlqBlock && math.Abs(l-float64(in.unit.Row(j)[i%ldlqBlock])) > 1e-6 {
+					t.Errorf("L of %d and %d is %g and %g", i, j, l, in.unit.Row(j)[i%ldlqBlock])
 				}
 				largest = math.Max(largest, math.Abs(want))
 				worst = math.Max(worst, math.Abs(sum+d[j]*l-want))

@@ -45,21 +45,27 @@ func (w *fitWork) refit(all bool) {
 	copy(w.wasMin.Data, w.min.Data)
 	y.start()
 	never := func(int, int, bool) bool { return false }
-	if f.coding.Integer() {
+	switch {
+	case !f.coding.Integer():
+		y.solve(w.rows, 1, halves{w}, never)
+		for s := range f.subs {
+			x, m := y.changes(s)
+			halves{w}.scales(s, x)
+			kernel.Add(w.factor.Row(s), x)
+			if f.g.HasMin {
+				halves{w}.mins(s, m)
+				kernel.Add(w.factorMin.Row(s), m)
+			}
+		}
+	default:
 		w.refitFactors(never)
 		if all {
 			y.solve(w.rows, 2, integers{w}, w.noUnit)
-			w.setIntegers()
-		}
-	} else {
-		y.solve(w.rows, 1, halves{w}, never)
-		for s := range f.subs {
-			for r := range w.rows {
-				x, m := y.change(s, r)
-				i := r*f.subs + s
-				w.frame.D[i] += halves{w}.scale(s, r, x)
+			for s := range f.subs {
+				x, m := y.changes(s)
+				integers{w}.set(w.scale.Row(s), x, w.was.Row(s), w.factor.Row(s/(f.subs/f.blocks)), f.coding.ScaleLo, f.coding.ScaleHi)
 				if f.g.HasMin {
-					w.frame.M[i] += halves{w}.min(s, r, m)
+					integers{w}.set(w.minimum.Row(s), m, w.wasMin.Row(s), w.factorMin.Row(s/(f.subs/f.blocks)), -f.coding.MinHi, 0)
 				}
 			}
 		}
@@ -108,10 +114,9 @@ func (w *fitWork) refitFactors(never func(int, int, bool) bool) {
 		clear(m.Data)
 	}
 	y.start()
-	c, cm, t := y.by.Data, y.byM.Data, y.push.Data
+	t := y.push.Data
 	for s := range f.subs {
-		p := s / per
-		w.coefficients(s, c, cm)
+		p, c := s/per, w.scale.Row(s)
 		kernel.Mul(t, c, c)
 		kernel.MulAdd(y.scale2.Row(p), t, fine.scale2.Row(s))
 		kernel.MulAdd(y.b.Row(p), c, fine.b.Row(s))
@@ -119,66 +124,29 @@ func (w *fitWork) refitFactors(never func(int, int, bool) bool) {
 		if !y.min {
 			continue
 		}
-		kernel.Mul(t, c, cm)
+		m := w.minimum.Row(s)
+		kernel.Mul(t, c, m)
 		kernel.MulAdd(y.both.Row(p), t, fine.both.Row(s))
-		kernel.Mul(t, cm, cm)
+		kernel.Mul(t, m, m)
 		kernel.MulAdd(y.min2.Row(p), t, fine.min2.Row(s))
-		kernel.MulAdd(y.bMin.Row(p), cm, fine.bMin.Row(s))
-		kernel.AxpyColumns(y.mins(p), cm, fine.mins(s))
+		kernel.MulAdd(y.bMin.Row(p), m, fine.bMin.Row(s))
+		kernel.AxpyColumns(y.mins(p), m, fine.mins(s))
 	}
 	y.solve(w.rows, 1, superFactors{w}, never)
 	for b := range f.blocks {
-		x, m := y.push.Data, y.byM.Data
-		clear(x)
-		clear(m)
-		for r := range w.rows {
-			i := r*f.blocks + b
-			x[r], m[r] = y.change(b, r)
-			x[r] = superFactors{w}.scale(b, r, x[r])
-			w.frame.D[i] += x[r]
-			if y.min {
-				m[r] = superFactors{w}.min(b, r, m[r])
-				w.frame.M[i] += m[r]
-			}
+		x, m := y.changes(b)
+		superFactors{w}.scales(b, x)
+		if y.min {
+			superFactors{w}.mins(b, m)
+			kernel.Add(w.factorMin.Row(b), m)
 		}
+		kernel.Add(w.factor.Row(b), x)
 		for s := b * per; s < (b+1)*per; s++ {
-			c, cm := fine.by.Data, fine.byM.Data
-			w.coefficients(s, c, cm)
-			kernel.Mul(fine.from.Row(s), c, x)
+			kernel.Mul(fine.from.Row(s), w.scale.Row(s), x)
 			kernel.AxpyColumns(fine.u, fine.from.Row(s), fine.scales(s))
 			if y.min {
-				kernel.Mul(fine.fromMin.Row(s), cm, m)
+				kernel.Mul(fine.fromMin.Row(s), w.minimum.Row(s), m)
 				kernel.AxpyColumns(fine.u, fine.fromMin.Row(s), fine.mins(s))
-			}
-		}
-	}
-}
-
-// coefficients are those of the factors in the step and the minimum of a sub-block.
-func (w *fitWork) coefficients(s int, c, cm []float32) {
-	clear(c)
-	clear(cm)
-	for r := range w.rows {
-		i := r*w.f.subs + s
-		c[r] = float32(w.frame.Scale[i])
-		if w.f.g.HasMin {
-			cm[r] = -float32(w.frame.Min[i])
-		}
-	}
-}
-
-// setIntegers takes the integers from the changes of the sub-blocks.
-func (w *fitWork) setIntegers() {
-	f, y, set := w.f, &w.fine, integers{w}
-	for s := range f.subs {
-		for r := range w.rows {
-			i := r*f.subs + s
-			x, m := y.change(s, r)
-			if !w.noUnit(s, r, false) {
-				w.frame.Scale[i] = set.wholeScale(s, r, x)
-			}
-			if f.g.HasMin && !w.noUnit(s, r, true) {
-				w.frame.Min[i] = set.wholeMin(s, r, m)
 			}
 		}
 	}
@@ -188,132 +156,208 @@ func (w *fitWork) setIntegers() {
 func (w *fitWork) applyFrame() {
 	f, lanes := w.f, w.left.Cols
 	per := f.subs / f.blocks
+	by := w.products.Row(0)
 	for s := range f.subs {
 		step, min := w.step.Row(s), w.min.Row(s)
-		for r := range w.rows {
-			b, i := r*f.blocks+s/per, r*f.subs+s
-			step[r] = w.frame.D[b]
-			if f.g.HasMin {
-				min[r] = w.frame.M[b]
-			}
-			if f.coding.Integer() {
-				step[r] *= float32(w.frame.Scale[i])
-				if f.g.HasMin {
-					min[r] *= -float32(w.frame.Min[i])
-				}
-			}
+		copy(step, w.factor.Row(s/per))
+		if f.coding.Integer() {
+			kernel.Mul(step, step, w.scale.Row(s))
 		}
-		by := w.products.Row(0)
 		kernel.Sub(by, w.was.Row(s), step)
 		lo, hi := s*f.g.Sub, (s+1)*f.g.Sub
 		kernel.AxpyColumns(w.left.Sub(lo, hi, 0, lanes), by, w.values.Sub(lo, hi, 0, lanes))
-		if f.g.HasMin {
-			kernel.Sub(by, w.wasMin.Row(s), min)
-			for i := lo; i < hi; i++ {
-				kernel.Add(w.left.Row(i), by)
-			}
+		if !f.g.HasMin {
+			continue
+		}
+		copy(min, w.factorMin.Row(s/per))
+		if f.coding.Integer() {
+			kernel.Mul(min, min, w.minimum.Row(s))
+		}
+		kernel.Sub(by, w.wasMin.Row(s), min)
+		for i := lo; i < hi; i++ {
+			kernel.Add(w.left.Row(i), by)
 		}
 	}
 }
 
-// fits says whether a sub-block that reached its sums still does.
-func (w *fitWork) fits(s, r int, step, min float32) bool {
-	at := s*w.was.Stride + r
-	return w.reached(s, r, step, min, 1) || !w.reached(s, r, w.was.Data[at], w.wasMin.Data[at], 1)
+// fit finds whether a sub-block that reached its sums still does with such steps and minimums.
+func (w *fitWork) fit(s int, step, min []float32, ok []bool) {
+	was, wasMin, least, most := w.was.Row(s), w.wasMin.Row(s), w.least.Row(s), w.most.Row(s)
+	lo, hi := w.f.reach[1][0], w.f.reach[1][1]
+	for r := range ok {
+		l, h, d := lo, hi, step[r]
+		if d < 0 {
+			l, h = h, l
+		}
+		if !(least[r]-min[r] >= float32(l*d) && most[r]-min[r] <= float32(h*d)) && w.reached(s, r, was[r], wasMin[r], 1) {
+			ok[r] = false
+		}
+	}
 }
 
-// halfNear is the change of a float16 next to by.
-func halfNear(was, by float32) float32 {
+// nearHalves brings changes of float16 numbers to the next that these can have.
+func (w *fitWork) nearHalves(was, by []float32) {
 	const largest = 65504
-	return kernel.F16Value(kernel.F16Bits(max(-largest, min(largest, was+by)))) - was
+	kernel.Add(by, was)
+	for r, v := range by {
+		if v > largest {
+			by[r] = largest
+		} else if v < -largest {
+			by[r] = -largest
+		}
+	}
+	kernel.F32ToF16(w.bytes[:2*len(by)], by)
+	kernel.F16ToF32(by, w.bytes[:2*len(by)])
+	kernel.Sub(by, by, was)
 }
 
 // halves are the float16 scales and minimums of a type without integers.
 type halves struct{ w *fitWork }
 
-func (h halves) scale(s, r int, x float32) float32 {
-	return halfNear(h.w.frame.D[r*h.w.f.subs+s], x)
-}
-func (h halves) min(s, r int, m float32) float32 { return halfNear(h.w.frame.M[r*h.w.f.subs+s], m) }
-func (h halves) fits(s, r int, x, m float32) bool {
-	return h.w.fits(s, r, h.w.was.Data[s*h.w.was.Stride+r]+x, h.w.wasMin.Data[s*h.w.was.Stride+r]+m)
+func (h halves) scales(s int, x []float32) { h.w.nearHalves(h.w.was.Row(s), x) }
+func (h halves) mins(s int, m []float32)   { h.w.nearHalves(h.w.wasMin.Row(s), m) }
+
+func (h halves) fits(s int, x, m []float32, ok []bool) { h.w.fitChanges(s, x, m, ok) }
+
+// fitChanges is fit with changes.
+func (w *fitWork) fitChanges(s int, x, m []float32, ok []bool) {
+	step, min := w.products.Row(0), w.products.Row(1)
+	for r := range ok {
+		ok[r] = true
+	}
+	copy(step, x)
+	kernel.Add(step, w.was.Row(s))
+	copy(min, w.wasMin.Row(s))
+	if m != nil {
+		kernel.Add(min, m)
+	}
+	w.fit(s, step, min, ok)
 }
 
 // superFactors are those of super-blocks.
 type superFactors struct{ w *fitWork }
 
-func (f superFactors) scale(b, r int, x float32) float32 {
-	return halfNear(f.w.frame.D[r*f.w.f.blocks+b], x)
-}
-func (f superFactors) min(b, r int, m float32) float32 {
-	return halfNear(f.w.frame.M[r*f.w.f.blocks+b], m)
-}
-func (f superFactors) fits(b, r int, x, m float32) bool {
+func (f superFactors) scales(b int, x []float32) { f.w.nearHalves(f.w.factor.Row(b), x) }
+func (f superFactors) mins(b int, m []float32)   { f.w.nearHalves(f.w.factorMin.Row(b), m) }
+
+func (f superFactors) fits(b int, x, m []float32, ok []bool) {
 	w := f.w
+	for r := range ok {
+		ok[r] = true
+	}
+	d, dMin, step, min := w.products.Row(0), w.products.Row(1), w.products.Row(2), w.products.Row(3)
+	copy(d, x)
+	kernel.Add(d, w.factor.Row(b))
+	clear(min)
+	if m != nil {
+		copy(dMin, m)
+		kernel.Add(dMin, w.factorMin.Row(b))
+	}
 	per := w.f.subs / w.f.blocks
-	d := w.frame.D[r*w.f.blocks+b] + x
-	if w.f.g.HasMin {
-		m += w.frame.M[r*w.f.blocks+b]
-	}
 	for s := b * per; s < (b+1)*per; s++ {
-		i := r*w.f.subs + s
-		var min float32
-		if w.f.g.HasMin {
-			min = -float32(m * float32(w.frame.Min[i]))
+		kernel.Mul(step, d, w.scale.Row(s))
+		if m != nil {
+			kernel.Mul(min, dMin, w.minimum.Row(s))
 		}
-		if !w.fits(s, r, float32(d*float32(w.frame.Scale[i])), min) {
-			return false
-		}
+		w.fit(s, step, min, ok)
 	}
-	return true
 }
 
 // integers are the scales and minimums of sub-blocks.
 type integers struct{ w *fitWork }
 
-func (n integers) units(s, r int) (d, m float32) {
-	f := n.w.f
-	b := r*f.blocks + s/(f.subs/f.blocks)
-	d = n.w.frame.D[b]
-	if f.g.HasMin {
-		m = -n.w.frame.M[b]
-	}
-	return d, m
-}
-
 // noUnit says whether a number of a sub-block has no effect.
 func (w *fitWork) noUnit(s, r int, min bool) bool {
-	d, m := integers{w}.units(s, r)
+	b := s / (w.f.subs / w.f.blocks)
 	if min {
-		return m == 0
+		return w.factorMin.Row(b)[r] == 0
 	}
-	return d == 0
+	return w.factor.Row(b)[r] == 0
 }
 
-func whole(x, unit float32, lo, hi int16) int16 {
-	return int16(max(float64(lo), min(float64(hi), math.RoundToEven(float64(x/unit)))))
+// whole is the integer, in units, next to what was and is changed by by.
+func whole(was, by, unit, lo, hi float32) float32 {
+	const half = 3 << 22 // what is added to it is rounded to an integer
+	v := (was + by) / unit
+	if v > hi {
+		v = hi
+	} else if v < lo {
+		v = lo
+	}
+	return v + half - half
 }
 
-func (n integers) wholeScale(s, r int, x float32) int16 {
-	d, _ := n.units(s, r)
-	return whole(n.w.was.Row(s)[r]+x, d, n.w.f.coding.ScaleLo, n.w.f.coding.ScaleHi)
+func (n integers) scales(s int, x []float32) {
+	f := n.w.f
+	n.near(x, n.w.was.Row(s), n.w.factor.Row(s/(f.subs/f.blocks)), f.coding.ScaleLo, f.coding.ScaleHi)
 }
 
-func (n integers) wholeMin(s, r int, x float32) int16 {
-	_, m := n.units(s, r)
-	return whole(n.w.wasMin.Row(s)[r]+x, m, 0, n.w.f.coding.MinHi)
+func (n integers) mins(s int, m []float32) {
+	f := n.w.f
+	n.near(m, n.w.wasMin.Row(s), n.w.factorMin.Row(s/(f.subs/f.blocks)), -f.coding.MinHi, 0)
 }
 
-func (n integers) scale(s, r int, x float32) float32 {
-	d, _ := n.units(s, r)
-	return float32(d*float32(n.wholeScale(s, r, x))) - n.w.was.Row(s)[r]
+func (integers) near(by, was, unit []float32, lo, hi int16) {
+	l, h := float32(lo), float32(hi)
+	for r, v := range by {
+		by[r] = float32(unit[r]*whole(was[r], v, unit[r], l, h)) - was[r]
+	}
 }
 
-func (n integers) min(s, r int, x float32) float32 {
-	_, m := n.units(s, r)
-	return float32(m*float32(n.wholeMin(s, r, x))) - n.w.wasMin.Row(s)[r]
+// set sets integers, but for those without a unit, from changes.
+func (integers) set(n, by, was, unit []float32, lo, hi int16) {
+	l, h := float32(lo), float32(hi)
+	for r, v := range by {
+		if unit[r] != 0 {
+			n[r] = whole(was[r], v, unit[r], l, h)
+		}
+	}
 }
 
-func (n integers) fits(s, r int, x, m float32) bool {
-	return n.w.fits(s, r, n.w.was.Row(s)[r]+x, n.w.wasMin.Row(s)[r]+m)
+func (n integers) fits(s int, x, m []float32, ok []bool) { n.w.fitChanges(s, x, m, ok) }
+
+// takeFrame lays the numbers of the frame side by side; minimums are taken as what the factor is to
+// be multiplied with, which is minus the integer.
+func (w *fitWork) takeFrame() {
+	f, frame := w.f, w.frame
+	if f.g.Fixed {
+		return
+	}
+	turn(w.factor, frame.D)
+	if f.g.HasMin {
+		turn(w.factorMin, frame.M)
+	}
+	for s := 0; f.coding.Integer() && s < f.subs; s++ {
+		for r := range w.rows {
+			w.scale.Row(s)[r] = float32(frame.Scale[r*f.subs+s])
+			if f.g.HasMin {
+				w.minimum.Row(s)[r] = -float32(frame.Min[r*f.subs+s])
+			}
+		}
+	}
+}
+
+// packFrame is the way back, into the bytes.
+func (w *fitWork) packFrame() {
+	f, frame := w.f, w.frame
+	if f.g.Fixed {
+		return
+	}
+	for b := range f.blocks {
+		for r := range w.rows {
+			frame.D[r*f.blocks+b] = w.factor.Row(b)[r]
+			if f.g.HasMin {
+				frame.M[r*f.blocks+b] = w.factorMin.Row(b)[r]
+			}
+		}
+	}
+	for s := 0; f.coding.Integer() && s < f.subs; s++ {
+		for r := range w.rows {
+			frame.Scale[r*f.subs+s] = int16(w.scale.Row(s)[r])
+			if f.g.HasMin {
+				frame.Min[r*f.subs+s] = int16(-w.minimum.Row(s)[r])
+			}
+		}
+	}
+	f.g.PackFrame(w.raw, frame)
 }

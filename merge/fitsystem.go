@@ -33,6 +33,8 @@ type columnSystem struct {
 	from, fromMin       kernel.Mat // places x lanes: x alone and m before anything is changed
 	u                   kernel.Mat // k x lanes: the sum of the z by their variables
 	ones, push, by, byM kernel.Mat // 1 x lanes
+	now, lean           kernel.Mat // 1 x lanes
+	ok                  []bool
 	core                kernel.Mat // k·k x lanes
 	root, inner, sum    kernel.Mat // k x lanes
 	all                 []*kernel.Mat
@@ -50,7 +52,7 @@ func (y *columnSystem) open(places, k, lanes int, min bool) {
 	add(places*k, &y.z)
 	add(k, &y.u, &y.root, &y.inner, &y.sum)
 	add(k*k, &y.core)
-	add(1, &y.ones, &y.push, &y.by, &y.byM)
+	add(1, &y.ones, &y.push, &y.by, &y.byM, &y.now, &y.lean)
 	for i := range y.ones.Data {
 		y.ones.Data[i] = 1
 	}
@@ -167,7 +169,6 @@ func (y *columnSystem) each(f func(z kernel.Mat, own, x, b, down []float32)) {
 //
 // (Woodbury).
 func (y *columnSystem) newton() {
-	k, lanes := y.k, y.u.Cols
 	clear(y.core.Data)
 	clear(y.inner.Data)
 	inverse, f := y.by.Data, y.byM.Data
@@ -176,10 +177,7 @@ func (y *columnSystem) newton() {
 		g := y.gradient(z, own, x, b)
 		kernel.Mul(f, inverse, g)
 		kernel.AxpyColumns(y.inner, f, z)
-		for i := range k {
-			kernel.Mul(f, inverse, z.Row(i))
-			kernel.AxpyColumns(y.core.Sub(i*k, i*k+i+1, 0, lanes), f, z.Sub(0, i+1, 0, lanes))
-		}
+		kernel.SquareColumns(y.core, inverse, z)
 	})
 	y.throughCore()
 	y.each(func(z kernel.Mat, own, x, b, down []float32) {
@@ -287,11 +285,11 @@ func (y *columnSystem) cost(sum []float64) {
 
 // numbers are the sets that the variables are of.
 type numbers interface {
-	// scale and min are the changes next to x that the numbers of row r can have.
-	scale(p, r int, x float32) float32
-	min(p, r int, m float32) float32
-	// fits says whether a place may change by x and m.
-	fits(p, r int, x, m float32) bool
+	// scales and mins bring changes of a place, of all rows, to the next that its numbers can have.
+	scales(p int, x []float32)
+	mins(p int, m []float32)
+	// fits finds whether a place of each row may change by x and m.
+	fits(p int, x, m []float32, ok []bool)
 }
 
 // round moves every variable to a number of its set next to its best value, given all others;
@@ -319,13 +317,13 @@ func (y *columnSystem) roundMin(p, rows int, set numbers, free bool) {
 		down = y.downBoth.Row(p)
 	}
 	kernel.Mul(g, g, down)
+	kernel.Add(g, m)
+	set.mins(p, g)
 	clear(by)
-	for r := range rows {
-		if down[r] != 0 {
-			if v := set.min(p, r, m[r]+g[r]); v-v == 0 {
-				by[r] = v - m[r]
-				m[r] = v
-			}
+	for r, v := range g[:rows] {
+		if down[r] != 0 && v-v == 0 {
+			by[r] = v - m[r]
+			m[r] = v
 		}
 	}
 	kernel.AxpyColumns(y.u, by, y.mins(p))
@@ -339,47 +337,55 @@ func (y *columnSystem) roundMin(p, rows int, set numbers, free bool) {
 func (y *columnSystem) roundScale(p, rows int, set numbers) {
 	x, from, down, by, byM := y.x.Row(p), y.from.Row(p), y.down.Row(p), y.by.Data, y.byM.Data
 	g := y.better(y.scales(p), y.scale2.Row(p), x, y.b.Row(p), down)
-	clear(by)
+	now, lean := y.now.Data, y.lean.Data
+	var m, fromMin, slope []float32
+	if y.min {
+		m, fromMin, slope = y.m.Row(p), y.fromMin.Row(p), y.slope.Row(p)
+		kernel.Mul(lean, slope, m)
+	}
+	kernel.Sub(now, x, lean) // as it is, without what makes up for the minimum
+	kernel.Add(g, now)
+	set.scales(p, g)
+	for r, v := range g[:rows] {
+		if down[r] != 0 && v-v == 0 {
+			now[r] = v
+		}
+	}
+	y.ok = append(y.ok[:0], make([]bool, rows)...)
+	set.fits(p, now, m, y.ok)
 	clear(byM)
 	back := false
-	for r := range rows {
-		var m, lean float32
+	for r, ok := range y.ok {
+		if ok {
+			continue
+		}
+		now[r] = from[r]
 		if y.min {
-			m = y.m.Row(p)[r]
-			lean = float32(y.slope.Row(p)[r] * m)
+			byM[r] = fromMin[r] - m[r]
+			m[r] = fromMin[r]
+			lean[r] = float32(slope[r] * m[r])
+			back = true
 		}
-		v := x[r] - lean
-		if down[r] != 0 {
-			if w := set.scale(p, r, v+g[r]); w-w == 0 {
-				v = w
-			}
-		}
-		if !set.fits(p, r, v, m) {
-			v = from[r]
-			if y.min {
-				byM[r] = y.fromMin.Row(p)[r] - m
-				m = y.fromMin.Row(p)[r]
-				y.m.Row(p)[r] = m
-				lean = float32(y.slope.Row(p)[r] * m)
-				back = true
-			}
-		}
-		by[r] = v + lean - x[r]
-		x[r] = v + lean
 	}
+	kernel.Add(now, lean)
+	kernel.Sub(by, now, x)
+	copy(x, now)
 	kernel.AxpyColumns(y.u, by, y.scales(p))
 	if back {
 		kernel.AxpyColumns(y.u, byM, y.mins(p))
 	}
 }
 
-// change is that of the scale and the minimum of a place.
-func (y *columnSystem) change(p, r int) (x, m float32) {
-	x = y.x.Row(p)[r]
-	if y.min {
-		m = y.m.Row(p)[r]
-		x -= float32(y.slope.Row(p)[r] * m)
+// changes are those of the scales and the minimums of a place; they are overwritten with the next call.
+func (y *columnSystem) changes(p int) (x, m []float32) {
+	x = y.now.Data
+	if !y.min {
+		copy(x, y.x.Row(p))
+		return x, nil
 	}
+	m = y.m.Row(p)
+	kernel.Mul(x, y.slope.Row(p), m)
+	kernel.Sub(x, y.x.Row(p), x)
 	return x, m
 }
 

@@ -6,9 +6,6 @@ import (
 	"github.com/graft-lora/graft/internal/kernel"
 )
 
-// ldlqStrip is how many of a block's columns are rounded one by one between two products.
-const ldlqStrip = 8
-
 // round moves the codes of rows towards what is left of the wanted change, stretched, so that
 // the error is small where inputs are (LDLQ: Chee et al. 2023, the form that GPTQ has, too).
 // With h = L·D·Lᵀ the error e of a row costs
@@ -38,18 +35,11 @@ func (w *fitWork) round(stretch float32) {
 		kernel.GemmNN(nil, w.carry, in.w.Sub(lo, lo+ldlqBlock, 0, in.k), w.state, false)
 		for i := ldlqBlock - 1; i >= 0; i-- {
 			e := errs.Row(i)
+			kernel.MixRows(w.carry.Row(i), in.unit.Row(lo + i)[i+1:], errs.Sub(i+1, ldlqBlock, 0, lanes))
 			// Nearest to where the code is: most of them.
 			for out := kernel.Outside(at, 1, e, w.carry.Row(i), 1, w.limits.Row((lo+i)/f.g.Sub)); out != 0; out &= out - 1 {
 				r := bits.TrailingZeros64(out)
 				w.moveTo(r, lo+i, at[r])
-			}
-			unit, first := in.unit.Row(lo+i), i-i%ldlqStrip
-			for j := first; j < i; j++ {
-				kernel.Axpy(w.carry.Row(j), unit[j], e)
-			}
-			if i == first && i > 0 {
-				to := w.carry.Sub(0, i, 0, lanes)
-				kernel.GemmTN(nil, to, in.unit.Sub(lo+i, lo+i+ldlqStrip, 0, i), errs.Sub(i, i+ldlqStrip, 0, lanes), true)
 			}
 		}
 		kernel.GemmTN(nil, w.state, in.z.Sub(lo, lo+ldlqBlock, 0, in.k), errs, true)

@@ -47,7 +47,7 @@ type inputs struct {
 	z     kernel.Mat // n x k
 	// h = L·D·Lᵀ, L with a unit diagonal, has L_ij = z_i·w_j below the diagonal.
 	w kernel.Mat // n x k
-	// Of each block of columns on the diagonal, its rows below one another: L, of which what is
+	// Of each block of columns on the diagonal, its columns below one another: L, of which what is
 	// on and above the diagonal means nothing, and h.
 	unit, near kernel.Mat // n x ldlqBlock
 	// h with fewer directions, and more on the diagonal for it: diag(fewRest) + few·fewᵀ.
@@ -89,7 +89,7 @@ func newInputs(rest []float32, all kernel.Mat) (*inputs, error) {
 	in.factorise()
 	for lo := 0; lo < n; lo += ldlqBlock {
 		a := in.z.Sub(lo, lo+ldlqBlock, 0, k)
-		kernel.GemmNT(nil, in.unit.Sub(lo, lo+ldlqBlock, 0, ldlqBlock), a, in.w.Sub(lo, lo+ldlqBlock, 0, k), false)
+		kernel.GemmNT(nil, in.unit.Sub(lo, lo+ldlqBlock, 0, ldlqBlock), in.w.Sub(lo, lo+ldlqBlock, 0, k), a, false)
 		kernel.GemmNT(nil, in.near.Sub(lo, lo+ldlqBlock, 0, ldlqBlock), a, a, false)
 		for i := range ldlqBlock {
 			in.near.Row(lo + i)[i] = in.diag[lo+i]

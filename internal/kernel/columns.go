@@ -60,6 +60,54 @@ func AxpyColumns(dst Mat, f []float32, a Mat) {
 	}
 }
 
+// MixRows adds multiples of the rows of x to dst.
+//
+//	for j := range f { dst[i] = fma(f[j], x(j, i), dst[i]) }
+func MixRows(dst, f []float32, x Mat) {
+	sameLen(len(f), x.Rows)
+	sameLen(len(dst), x.Cols)
+	x.check()
+	n := 0
+	if len(f) > 0 {
+		n = mixRowsVec(dst, f, x)
+	}
+	for j := 0; n < len(dst) && j < len(f); j++ {
+		dst, x := dst[n:], x.Row(j)[n:]
+		for i, v := range x {
+			dst[i] = FMA(f[j], v, dst[i])
+		}
+	}
+}
+
+// SquareColumns adds to dst, of k·k rows, the products of the elements of each column of z, of
+// k rows, times f, on the diagonal and below it:
+//
+//	dst(j*k+q, i) = fma(f[i] z(j, i), z(q, i), dst(j*k+q, i))    q <= j
+//
+// f z being rounded.
+func SquareColumns(dst Mat, f []float32, z Mat) {
+	k := z.Rows
+	z.check()
+	dst.check()
+	sameLen(len(f), z.Cols)
+	if dst.Rows != k*k || dst.Cols != z.Cols {
+		panic("kernel: matrices of different shapes")
+	}
+	n := 0
+	if k > 0 {
+		n = squareColumnsVec(dst, f, z)
+	}
+	for i := n; i < z.Cols; i++ {
+		for j := range k {
+			fz := float32(f[i] * z.Row(j)[i])
+			for q := range j + 1 {
+				d := &dst.Row(j*k + q)[i]
+				*d = FMA(fz, z.Row(q)[i], *d)
+			}
+		}
+	}
+}
+
 // ProductColumns adds to the five rows of dst what the columns x and y have of
 //
 //	sum of f x x, f x y, f y y, f x, f y

@@ -62,6 +62,30 @@ func rangeColumnsVec(least, most, f []float32, a, b Mat) int {
 	return n
 }
 
+func mixRowsVec(dst, f []float32, x Mat) int {
+	n, wide := whole(len(dst))
+	switch {
+	case n == 0:
+	case wide:
+		mixRowsAVX512(&dst[0], &f[0], &x.Data[0], n, len(f), x.Stride)
+	default:
+		mixRowsAVX2(&dst[0], &f[0], &x.Data[0], n, len(f), x.Stride)
+	}
+	return n
+}
+
+func squareColumnsVec(dst Mat, f []float32, z Mat) int {
+	n, wide := whole(len(f))
+	switch {
+	case n == 0:
+	case wide:
+		squareColumnsAVX512(&dst.Data[0], &f[0], &z.Data[0], n, z.Rows, dst.Stride, z.Stride)
+	default:
+		squareColumnsAVX2(&dst.Data[0], &f[0], &z.Data[0], n, z.Rows, dst.Stride, z.Stride)
+	}
+	return n
+}
+
 func outsideVec(dst []float32, a float32, x, y []float32, f float32, limit []float32) (int, uint64) {
 	n, wide := whole(len(dst))
 	switch {
@@ -108,3 +132,15 @@ func rangeColumnsAVX2(least, most, f, a, b *float32, n, rows, strideA, strideB i
 
 //go:noescape
 func rangeColumnsAVX512(least, most, f, a, b *float32, n, rows, strideA, strideB int)
+
+//go:noescape
+func mixRowsAVX2(dst, f, x *float32, n, rows, stride int)
+
+//go:noescape
+func mixRowsAVX512(dst, f, x *float32, n, rows, stride int)
+
+//go:noescape
+func squareColumnsAVX2(dst, f, z *float32, n, k, strideDst, strideZ int)
+
+//go:noescape
+func squareColumnsAVX512(dst, f, z *float32, n, k, strideDst, strideZ int)

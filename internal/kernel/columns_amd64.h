@@ -25,6 +25,41 @@ TEXT FN_dotColumns(SB), NOSPLIT, $0-56
 	SHLQ $2, R10
 	MOVQ strideB+48(FP), R11
 	SHLQ $2, R11
+	LEAQ (4*VB)(AX), R9
+	CMPQ R9, CX
+	JGT  vector
+four:
+	LEAQ    (DI)(AX*1), R15
+	VMOVUPS (R15), V0
+	VMOVUPS VB(R15), V1
+	VMOVUPS (2*VB)(R15), V2
+	VMOVUPS (3*VB)(R15), V3
+	LEAQ    (SI)(AX*1), R12
+	LEAQ    (DX)(AX*1), R13
+	MOVQ    rows+32(FP), BX
+fours:
+	VMOVUPS     (R12), V4
+	VMOVUPS     VB(R12), V5
+	VMOVUPS     (2*VB)(R12), V6
+	VMOVUPS     (3*VB)(R12), V7
+	VFMADD231PS (R13), V4, V0
+	VFMADD231PS VB(R13), V5, V1
+	VFMADD231PS (2*VB)(R13), V6, V2
+	VFMADD231PS (3*VB)(R13), V7, V3
+	ADDQ        R10, R12
+	ADDQ        R11, R13
+	DECQ        BX
+	JNZ         fours
+	VMOVUPS     V0, (R15)
+	VMOVUPS     V1, VB(R15)
+	VMOVUPS     V2, (2*VB)(R15)
+	VMOVUPS     V3, (3*VB)(R15)
+	MOVQ        R9, AX
+	LEAQ        (4*VB)(AX), R9
+	CMPQ        R9, CX
+	JLE         four
+	CMPQ        AX, CX
+	JGE         end
 vector:
 	VMOVUPS (DI)(AX*1), V0
 	LEAQ    (SI)(AX*1), R12
@@ -38,6 +73,104 @@ row:
 	DECQ        BX
 	JNZ         row
 	VMOVUPS     V0, (DI)(AX*1)
+	AGAIN(vector)
+end:
+	DONE
+
+// func mixRows(dst, f, x *float32, n, rows, stride int)
+TEXT FN_mixRows(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), DI
+	MOVQ f+8(FP), DX
+	MOVQ x+16(FP), SI
+	COUNT(n+24(FP))
+	MOVQ stride+40(FP), R10
+	SHLQ $2, R10
+	LEAQ (4*VB)(AX), R9
+	CMPQ R9, CX
+	JGT  vector
+four:
+	LEAQ    (DI)(AX*1), R15
+	VMOVUPS (R15), V0
+	VMOVUPS VB(R15), V1
+	VMOVUPS (2*VB)(R15), V2
+	VMOVUPS (3*VB)(R15), V3
+	LEAQ    (SI)(AX*1), R12
+	MOVQ    DX, R13
+	MOVQ    rows+32(FP), BX
+fours:
+	VBROADCASTSS (R13), V4
+	VFMADD231PS  (R12), V4, V0
+	VFMADD231PS  VB(R12), V4, V1
+	VFMADD231PS  (2*VB)(R12), V4, V2
+	VFMADD231PS  (3*VB)(R12), V4, V3
+	ADDQ         R10, R12
+	ADDQ         $4, R13
+	DECQ         BX
+	JNZ          fours
+	VMOVUPS      V0, (R15)
+	VMOVUPS      V1, VB(R15)
+	VMOVUPS      V2, (2*VB)(R15)
+	VMOVUPS      V3, (3*VB)(R15)
+	MOVQ         R9, AX
+	LEAQ         (4*VB)(AX), R9
+	CMPQ         R9, CX
+	JLE          four
+	CMPQ         AX, CX
+	JGE          end
+vector:
+	VMOVUPS (DI)(AX*1), V0
+	LEAQ    (SI)(AX*1), R12
+	MOVQ    DX, R13
+	MOVQ    rows+32(FP), BX
+row:
+	VBROADCASTSS (R13), V4
+	VFMADD231PS  (R12), V4, V0
+	ADDQ         R10, R12
+	ADDQ         $4, R13
+	DECQ         BX
+	JNZ          row
+	VMOVUPS      V0, (DI)(AX*1)
+	AGAIN(vector)
+end:
+	DONE
+
+// func squareColumns(dst, f, z *float32, n, k, strideDst, strideZ int): R8 counts the elements
+// on and before the diagonal.
+TEXT FN_squareColumns(SB), NOSPLIT, $0-56
+	MOVQ dst+0(FP), DI
+	MOVQ f+8(FP), DX
+	MOVQ z+16(FP), SI
+	COUNT(n+24(FP))
+	MOVQ strideDst+40(FP), R10
+	SHLQ $2, R10
+	MOVQ strideZ+48(FP), R11
+	SHLQ $2, R11
+	MOVQ k+32(FP), R9
+	IMULQ R10, R9
+vector:
+	VMOVUPS (DX)(AX*1), V1
+	LEAQ    (DI)(AX*1), R15
+	LEAQ    (SI)(AX*1), R13
+	MOVQ    $1, R8
+row:
+	VMULPS (R13), V1, V2
+	LEAQ   (SI)(AX*1), R12
+	MOVQ   R15, DI
+	MOVQ   R8, BX
+element:
+	VMOVUPS     (DI), V0
+	VFMADD231PS (R12), V2, V0
+	VMOVUPS     V0, (DI)
+	ADDQ        R10, DI
+	ADDQ        R11, R12
+	DECQ        BX
+	JNZ         element
+	ADDQ        R9, R15
+	ADDQ        R11, R13
+	INCQ        R8
+	CMPQ        R8, k+32(FP)
+	JLE         row
+	MOVQ        dst+0(FP), DI
 	AGAIN(vector)
 	DONE
 

@@ -42,6 +42,22 @@ func rangeColumnsVec(least, most, f []float32, a, b Mat) int {
 	return n
 }
 
+func mixRowsVec(dst, f []float32, x Mat) int {
+	n := whole(len(dst))
+	if n > 0 {
+		mixRowsNEON(&dst[0], &f[0], &x.Data[0], n, len(f), x.Stride)
+	}
+	return n
+}
+
+func squareColumnsVec(dst Mat, f []float32, z Mat) int {
+	n := whole(len(f))
+	if n > 0 {
+		squareColumnsNEON(&dst.Data[0], &f[0], &z.Data[0], n, z.Rows, dst.Stride, z.Stride)
+	}
+	return n
+}
+
 func outsideVec(dst []float32, a float32, x, y []float32, f float32, limit []float32) (int, uint64) {
 	n := whole(len(dst))
 	if n == 0 {
@@ -67,3 +83,9 @@ func outsideNEON(dst, x, y, limit *float32, n int, a, f float32) uint64
 
 //go:noescape
 func rangeColumnsNEON(least, most, f, a, b *float32, n, rows, strideA, strideB int)
+
+//go:noescape
+func mixRowsNEON(dst, f, x *float32, n, rows, stride int)
+
+//go:noescape
+func squareColumnsNEON(dst, f, z *float32, n, k, strideDst, strideZ int)

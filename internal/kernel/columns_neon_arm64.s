@@ -196,6 +196,92 @@ row:
 	BNE    columns
 	RET
 
+// func mixRowsNEON(dst, f, x *float32, n, rows, stride int)
+TEXT ·mixRowsNEON(SB), NOSPLIT, $0-48
+	MOVD dst+0(FP), R0
+	MOVD f+8(FP), R1
+	MOVD x+16(FP), R2
+	MOVD n+24(FP), R5
+	MOVD stride+40(FP), R8
+	LSL  $2, R8
+
+columns:
+	VLD1 (R0), [V0.S4, V1.S4, V2.S4, V3.S4]
+	MOVD R1, R6
+	MOVD R2, R7
+	MOVD rows+32(FP), R4
+
+row:
+	FMOVS (R6), F8
+	VDUP  V8.S[0], V8.S4
+	VLD1  (R7), [V4.S4, V5.S4, V6.S4, V7.S4]
+	VFMLA V8.S4, V4.S4, V0.S4
+	VFMLA V8.S4, V5.S4, V1.S4
+	VFMLA V8.S4, V6.S4, V2.S4
+	VFMLA V8.S4, V7.S4, V3.S4
+	ADD   $4, R6
+	ADD   R8, R7
+	SUBS  $1, R4
+	BNE   row
+	VST1.P [V0.S4, V1.S4, V2.S4, V3.S4], 64(R0)
+	ADD    $64, R2
+	SUBS   $16, R5
+	BNE    columns
+	RET
+
+// func squareColumnsNEON(dst, f, z *float32, n, k, strideDst, strideZ int): 16 columns at a time;
+// R12 counts the elements on and before the diagonal
+TEXT ·squareColumnsNEON(SB), NOSPLIT, $0-56
+	MOVD dst+0(FP), R0
+	MOVD f+8(FP), R1
+	MOVD z+16(FP), R2
+	MOVD n+24(FP), R5
+	MOVD k+32(FP), R3
+	MOVD strideDst+40(FP), R8
+	LSL  $2, R8
+	MOVD strideZ+48(FP), R9
+	LSL  $2, R9
+	MUL  R3, R8, R10
+
+columns:
+	VLD1.P 64(R1), [V8.S4, V9.S4, V10.S4, V11.S4]
+	MOVD   R0, R11
+	MOVD   R2, R13
+	MOVD   $1, R12
+
+row:
+	VLD1 (R13), [V12.S4, V13.S4, V14.S4, V15.S4]
+	FMUL4(8, 12, 12)
+	FMUL4(9, 13, 13)
+	FMUL4(10, 14, 14)
+	FMUL4(11, 15, 15)
+	MOVD R11, R6
+	MOVD R2, R7
+	MOVD R12, R4
+
+element:
+	VLD1  (R6), [V0.S4, V1.S4, V2.S4, V3.S4]
+	VLD1  (R7), [V4.S4, V5.S4, V6.S4, V7.S4]
+	VFMLA V12.S4, V4.S4, V0.S4
+	VFMLA V13.S4, V5.S4, V1.S4
+	VFMLA V14.S4, V6.S4, V2.S4
+	VFMLA V15.S4, V7.S4, V3.S4
+	VST1  [V0.S4, V1.S4, V2.S4, V3.S4], (R6)
+	ADD   R8, R6
+	ADD   R9, R7
+	SUBS  $1, R4
+	BNE   element
+	ADD   R10, R11
+	ADD   R9, R13
+	ADD   $1, R12
+	CMP   R3, R12
+	BLE   row
+	ADD   $64, R0
+	ADD   $64, R2
+	SUBS  $16, R5
+	BNE   columns
+	RET
+
 // Of a word of four lanes, the bits that they give the mask.
 DATA ·outsideBits+0(SB)/4, $1
 DATA ·outsideBits+4(SB)/4, $2

@@ -56,6 +56,8 @@
 #define FN_axpyColumns ·axpyColumnsAVX2
 #define FN_productColumns ·productColumnsAVX2
 #define FN_rangeColumns ·rangeColumnsAVX2
+#define FN_mixRows ·mixRowsAVX2
+#define FN_squareColumns ·squareColumnsAVX2
 #define FN_outside ·outsideAVX2
 #define FN_adamW ·adamWAVX2
 

@@ -56,6 +56,8 @@
 #define FN_axpyColumns ·axpyColumnsAVX512
 #define FN_productColumns ·productColumnsAVX512
 #define FN_rangeColumns ·rangeColumnsAVX512
+#define FN_mixRows ·mixRowsAVX512
+#define FN_squareColumns ·squareColumnsAVX512
 #define FN_outside ·outsideAVX512
 #define FN_adamW ·adamWAVX512
 

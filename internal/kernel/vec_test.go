@@ -102,6 +102,16 @@ var rowOps = []rowOp{
 		RangeColumns(a[0][:m], a[1][:m], a[2][:m], columns(a[3], 3), columns(a[4], 3))
 		return 0
 	}},
+	{"MixRows", func(a [6][]float32, b []byte) float64 {
+		m := len(a[0]) / 3
+		MixRows(a[0][:m], a[1][:min(3, m)], columns(a[2], 3).Sub(0, min(3, m), 0, m))
+		return 0
+	}},
+	{"SquareColumns", func(a [6][]float32, b []byte) float64 {
+		m := len(a[0]) / 4
+		SquareColumns(columns(a[0], 4), a[1][:m], columns(a[2], 4).Sub(0, 2, 0, m))
+		return 0
+	}},
 	{"Outside", func(a [6][]float32, b []byte) float64 {
 		n := min(64, len(a[0]))
 		bits := Outside(a[0][:n], 0.7, a[1][:n], a[2][:n], 1.3, a[3][:n])
