@@ -50,6 +50,7 @@ type fitter struct {
 	coding quant.Coding
 	subs   int     // sub-blocks of a row
 	half   float32 // of the shortest distance of levels
+	levels [256]float32
 	// The levels with half and once the last distance beyond: what a step is to reach.
 	reach [2][2]float32
 	// What one more of each sub-block's minimum adds in h: of its columns the sums of rest, and of z.
@@ -66,7 +67,15 @@ func openFit(t *target) (encoder, error) {
 		return openKeep(t)
 	}
 	f := &fitter{g: g, coding: g.Coding(), subs: t.cols / g.Sub}
-	f.open(t, g.Block, g.Bytes, func() rowsFit { return f.work() })
+	f.open(t, g.Block, g.Bytes, func(old rowsFit) rowsFit {
+		w, ok := old.(*fitWork)
+		if !ok || w.f.g != g || w.f.n != f.n || w.f.batch != f.batch || w.state.Rows != f.in.k || w.missing.Rows != f.in.few.Cols {
+			return f.newWork()
+		}
+		w.f = f
+		return w
+	})
+	copy(f.levels[:], g.Levels)
 	f.half = float32(math.Inf(1))
 	for i, l := range g.Levels[1:] {
 		f.half = min(f.half, (l-g.Levels[i])/2)
@@ -145,11 +154,14 @@ type fitWork struct {
 		codes []uint8
 		mats  [8][]float32
 	}
-	bytes []byte
+	bytes             []byte
+	rowSteps, rowMins []float32 // subs of each row, one row after the other
+	present           uint64    // a bit for each row
 }
 
-func (f *fitter) work() *fitWork {
-	w := &fitWork{f: f, codes: make([]uint8, f.batch*f.n), base: make([]float32, f.batch*f.n)}
+func (f *fitter) newWork() *fitWork {
+	w := &fitWork{f: f, codes: make([]uint8, f.batch*f.n), base: make([]float32, f.batch*f.n),
+		rowSteps: make([]float32, f.batch*f.subs), rowMins: make([]float32, f.batch*f.subs)}
 	n, s, few, k := f.n, f.subs, f.in.few.Cols, f.in.k
 	add := func(rows int, ms ...*kernel.Mat) {
 		for _, m := range ms {
@@ -189,6 +201,7 @@ func (f *fitter) work() *fitWork {
 func (w *fitWork) begin(raw []byte, delta []float32, again bool) error {
 	f := w.f
 	w.rows, w.again, w.started = len(delta)/f.n, again, false
+	w.present = 1<<w.rows - 1
 	lanes := (w.rows + fitLanes - 1) / fitLanes * fitLanes
 	for _, m := range w.all {
 		m.Cols, m.Stride, m.Data = lanes, lanes, m.Data[:m.Rows*lanes]
@@ -202,7 +215,9 @@ func (w *fitWork) begin(raw []byte, delta []float32, again bool) error {
 	}
 	turn(w.delta, delta)
 	kernel.GemmTN(nil, w.wanted, f.in.z, w.delta, false)
-	w.frame = f.g.NewFrame(w.rows * f.blocks)
+	if w.frame == nil || len(w.frame.D) != w.rows*f.blocks {
+		w.frame = f.g.NewFrame(w.rows * f.blocks)
+	}
 	w.unpack()
 	w.extremes()
 	renewed, err := w.renew(raw, delta)
@@ -243,18 +258,21 @@ func turn(dst kernel.Mat, src []float32) {
 // unpack takes codes, steps, minimums and the frame from the bytes as they are.
 func (w *fitWork) unpack() {
 	f, subs := w.f, w.f.subs
-	step, min := make([]float32, w.rows*subs), make([]float32, w.rows*subs)
+	step, min := w.rowSteps[:w.rows*subs], w.rowMins[:w.rows*subs]
 	f.g.Unpack(w.codes, step, min, w.raw)
 	f.g.UnpackFrame(w.frame, w.raw)
 	w.takeFrame()
 	turn(w.step, step)
-	turn(w.min, min)
-	n, lanes := f.n, w.values.Stride
+	if f.g.HasMin {
+		turn(w.min, min)
+	}
+	n, lanes, levels := f.n, w.values.Stride, &f.levels
 	for lo := 0; lo < n; lo += 16 {
 		for r := range w.rows {
 			to := w.values.Data[lo*lanes+r:]
-			for i, c := range w.codes[r*n+lo : r*n+lo+16] {
-				to[i*lanes] = f.g.Levels[c]
+			codes := (*[16]uint8)(w.codes[r*n+lo:])
+			for i, c := range codes {
+				to[i*lanes] = levels[c]
 			}
 		}
 		for i := lo; w.rows < lanes && i < lo+16; i++ {

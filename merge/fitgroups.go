@@ -38,7 +38,14 @@ func openGroupFit(t *target, g *quant.Groups) (encoder, error) {
 	}
 	t.codec = codec
 	f := &groupFitter{g: g}
-	f.open(t, g.Block, g.Bytes, func() rowsFit { return f.work() })
+	f.open(t, g.Block, g.Bytes, func(old rowsFit) rowsFit {
+		w, ok := old.(*groupWork)
+		if !ok || w.f.g != g || w.f.n != f.n || w.f.batch != f.batch || w.state.Cols != f.in.k || w.missing.Cols != f.in.few.Cols {
+			return f.newWork()
+		}
+		w.f = f
+		return w
+	})
 	t.prepare = func(ctx context.Context) error {
 		in, err := t.inputs(ctx)
 		if err != nil {
@@ -73,7 +80,7 @@ type groupWork struct {
 	sys          system
 }
 
-func (f *groupFitter) work() *groupWork {
+func (f *groupFitter) newWork() *groupWork {
 	n, few, rows := f.n, f.in.few.Cols, f.batch
 	return &groupWork{f: f, delta: kernel.NewMat(rows, n), left: kernel.NewMat(rows, n), base: make([]float32, rows*n),
 		now: kernel.NewMat(rows, n), scratch: kernel.NewMat(rows, n), missing: kernel.NewMat(rows, few), blockZ: kernel.NewMat(rows, f.blocks*few),

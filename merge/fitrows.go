@@ -15,7 +15,9 @@ type rowFitter struct {
 	rowBytes  int
 	batch     int // rows worked on together
 	stretch   float32
-	works     sync.Pool
+	works     *sync.Pool
+	// work makes a work, of one of another tensor's (or nil) where that fits.
+	work func(rowsFit) rowsFit
 }
 
 // rowsFit is the work on some rows.
@@ -31,12 +33,15 @@ type rowsFit interface {
 	gains(told func(r int, rd, dd, ee float64)) (rd, dd float64)
 }
 
-func (f *rowFitter) open(t *target, block, bytes int, work func() rowsFit) {
+func (f *rowFitter) open(t *target, block, bytes int, work func(rowsFit) rowsFit) {
 	f.t, f.n, f.blocks = t, t.cols, t.cols/block
 	f.rowBytes = f.blocks * bytes
 	f.batch = max(fitLanes, min(fitRows, fitBytes/(36*f.n)/fitLanes*fitLanes))
 	t.together = int64(f.batch)
-	f.works.New = func() any { return work() }
+	f.work, f.works = work, t.works
+	if f.works == nil {
+		f.works = new(sync.Pool)
+	}
 }
 
 // know takes what is known of the inputs.
@@ -48,21 +53,33 @@ func (f *rowFitter) know(in *inputs) error {
 	return nil
 }
 
-// close gives back what the inputs and the works hold.
-func (f *rowFitter) close() { f.in, f.works = nil, sync.Pool{New: f.works.New} }
+// close gives back what the inputs hold.
+func (f *rowFitter) close() { f.in = nil }
+
+// begin begins with rows; done with the work gives it back.
+func (f *rowFitter) begin(raw []byte, delta []float32, again bool) (w rowsFit, err error) {
+	old, _ := f.works.Get().(rowsFit)
+	w = f.work(old)
+	if err := w.begin(raw, delta, again); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+func (f *rowFitter) done(w rowsFit) { f.works.Put(w) }
 
 // encode is the [encoder] of the rows, once the stretch is known. It is safe for concurrent use.
 func (f *rowFitter) encode(dst, raw []byte, delta []float32, row int64) error {
-	w := f.works.Get().(rowsFit)
-	defer f.works.Put(w)
 	for i := 0; i*f.n < len(delta); i += f.batch {
 		to := min(i+f.batch, len(delta)/f.n)
-		if err := w.begin(raw[i*f.rowBytes:to*f.rowBytes], delta[i*f.n:to*f.n], false); err != nil {
+		w, err := f.begin(raw[i*f.rowBytes:to*f.rowBytes], delta[i*f.n:to*f.n], false)
+		if err != nil {
 			return fmt.Errorf("rows from %d: %w", row, err)
 		}
 		w.merge(f.stretch)
 		copy(dst[i*f.rowBytes:], w.result())
 		w.gains(func(at int, rd, dd, ee float64) { f.t.onInputs(row+int64(i+at), rd, dd, ee) })
+		f.done(w)
 	}
 	return nil
 }
@@ -91,11 +108,11 @@ func (f *rowFitter) findStretch() error {
 	if err != nil {
 		return err
 	}
-	w := f.works.Get().(rowsFit)
-	defer f.works.Put(w)
-	if err := w.begin(raw, delta, true); err != nil {
+	w, err := f.begin(raw, delta, true)
+	if err != nil {
 		return err
 	}
+	defer f.done(w)
 	s := solveStretch(*f.t.guess, func(stretch float32) float64 {
 		w.merge(stretch)
 		var rd, dd float64

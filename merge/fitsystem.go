@@ -139,7 +139,7 @@ func (y *columnSystem) ready(rows int, stays func(p, r int, min bool) bool) {
 
 // frameSweeps is how often every variable is brought to its best value, given all others, after
 // they were solved for: they were in float32, through a sum that is large in few directions.
-const frameSweeps = 2
+const frameSweeps = 1
 
 // relax brings the variables near to the best there are, whatever the sets.
 func (y *columnSystem) relax() {

@@ -37,7 +37,7 @@ func (w *fitWork) round(stretch float32) {
 			e := errs.Row(i)
 			kernel.MixRows(w.carry.Row(i), in.unit.Row(lo + i)[i+1:], errs.Sub(i+1, ldlqBlock, 0, lanes))
 			// Nearest to where the code is: most of them.
-			for out := kernel.Outside(at, 1, e, w.carry.Row(i), 1, w.limits.Row((lo+i)/f.g.Sub)); out != 0; out &= out - 1 {
+			for out := kernel.Outside(at, 1, e, w.carry.Row(i), 1, w.limits.Row((lo+i)/f.g.Sub)) & w.present; out != 0; out &= out - 1 {
 				r := bits.TrailingZeros64(out)
 				w.moveTo(r, lo+i, at[r])
 			}
@@ -63,11 +63,12 @@ func (w *fitWork) moveTo(r, col int, v float32) {
 func (w *fitWork) set(r, col int, to uint8) float32 {
 	f := w.f
 	code := &w.codes[r*f.n+col]
-	d := float32(w.step.Row(col / f.g.Sub)[r] * (f.g.Levels[to] - f.g.Levels[*code]))
+	d := float32(w.step.Row(col / f.g.Sub)[r] * (f.levels[to] - f.levels[*code]))
 	*code = to
-	w.values.Row(col)[r] = f.g.Levels[to]
-	w.errs.Row(col)[r] -= d
-	w.left.Row(col)[r] -= d
+	at := col*w.values.Stride + r
+	w.values.Data[at] = f.levels[to]
+	w.errs.Data[at] -= d
+	w.left.Data[at] -= d
 	return d
 }
 
@@ -85,24 +86,28 @@ func nearestLevel(levels []float32, from uint8, y float32) uint8 {
 }
 
 // polishSweeps is how often single codes are looked at again.
-const polishSweeps = 4
+const polishSweeps = 3
 
 // polish moves single codes by one level where that makes the error of outputs
 // smaller, given all others.
 func (w *fitWork) polish() {
 	f, in := w.f, w.f.in
-	at := w.products.Row(0)
+	at, push := w.products.Row(0), w.carry.Row(0)
 	for range polishSweeps {
 		moves := 0
-		for lo := 0; lo < f.n; lo += ldlqBlock {
-			kernel.GemmNN(nil, w.carry, in.z.Sub(lo, lo+ldlqBlock, 0, in.k), w.state, false)
-			for i := range ldlqBlock {
-				col := lo + i
-				for out := kernel.Outside(at, in.rest[col], w.errs.Row(col), w.carry.Row(i), in.diag[col], w.limits.Row(col/f.g.Sub)); out != 0; out &= out - 1 {
+		for s := range f.subs {
+			limits := w.limits.Row(s)
+			for col := s * f.g.Sub; col < (s+1)*f.g.Sub; col++ {
+				z := in.z.Row(col)
+				clear(push)
+				kernel.MixRows(push, z, w.state)
+				for out := kernel.Outside(at, in.rest[col], w.errs.Row(col), push, in.diag[col], limits) & w.present; out != 0; out &= out - 1 {
 					r := bits.TrailingZeros64(out)
 					if d := w.nudge(r, col, at[r]); d != 0 {
 						moves++
-						w.pushed(r, lo, i, d)
+						for a, z := range z {
+							w.state.Data[a*w.state.Stride+r] -= float32(d * z)
+						}
 					}
 				}
 			}
@@ -110,18 +115,6 @@ func (w *fitWork) polish() {
 		if moves == 0 {
 			break
 		}
-	}
-}
-
-// pushed carries the move of a code by d to the state of its row, and to what pushes the columns
-// after it in its block.
-func (w *fitWork) pushed(r, lo, i int, d float32) {
-	near := w.f.in.near.Row(lo + i)
-	for j := i + 1; j < ldlqBlock; j++ {
-		w.carry.Data[j*w.carry.Stride+r] -= float32(d * near[j])
-	}
-	for a, z := range w.f.in.z.Row(lo + i) {
-		w.state.Data[a*w.state.Stride+r] -= float32(d * z)
 	}
 }
 

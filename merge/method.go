@@ -3,6 +3,7 @@ package merge
 import (
 	"context"
 	"sort"
+	"sync"
 
 	"github.com/graft-lora/graft/format"
 )
@@ -41,6 +42,9 @@ type target struct {
 
 	// guess is what the stretch of a tensor of this type was last, for methods that look for one.
 	guess *float32
+	// works are what methods work in, used again for tensors of the same type and as many columns;
+	// nil where there are no others.
+	works *sync.Pool
 	// together, which open may set, is how many rows are best merged at a time.
 	together int64
 

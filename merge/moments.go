@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync"
 
 	"github.com/graft-lora/graft/format"
 	"github.com/graft-lora/graft/internal/kernel"
@@ -166,6 +167,7 @@ type readyInputs struct {
 	in   *inputs
 
 	guesses map[string]*float32
+	pools   map[string]*sync.Pool
 }
 
 // guess is where the stretch last found for tensors of a type and a place in their layers is kept.
@@ -179,6 +181,19 @@ func (r *readyInputs) guess(v *format.View) *float32 {
 		*r.guesses[kind] = 2
 	}
 	return r.guesses[kind]
+}
+
+// works are for tensors of a type and as many columns.
+func (r *readyInputs) works(v *format.View) *sync.Pool {
+	_, cols := v.Rows.Dims()
+	key := fmt.Sprint(v.Type, cols)
+	if r.pools == nil {
+		r.pools = map[string]*sync.Pool{}
+	}
+	if r.pools[key] == nil {
+		r.pools[key] = new(sync.Pool)
+	}
+	return r.pools[key]
 }
 
 func (r *readyInputs) of(ctx context.Context, tensor string) (*inputs, error) {

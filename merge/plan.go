@@ -142,7 +142,7 @@ func mergeOutput(o *format.Output, v *format.View, d *Delta, m *Method, opt Opti
 	if err != nil {
 		return err
 	}
-	t := &target{guess: ready.guess(v), name: v.Name, typ: v.Type, rows: d.Rows, cols: int(d.Cols), seed: opt.Seed, codec: codec, raw: raw, delta: d}
+	t := &target{guess: ready.guess(v), works: ready.works(v), name: v.Name, typ: v.Type, rows: d.Rows, cols: int(d.Cols), seed: opt.Seed, codec: codec, raw: raw, delta: d}
 	t.inputs = func(ctx context.Context) (*inputs, error) { return ready.of(ctx, t.name) }
 	count := report.tally(v, m.Name)
 	count.factors = d.factors
