@@ -185,7 +185,10 @@ func CheckAdapter(a *adapter.Adapter) ([]Finding, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", key(p), err)
 		}
-		if len(s) == 0 || s[0] == 0 {
+		switch {
+		case len(s) > 0 && !(s[0] <= math.MaxFloat32):
+			f = append(f, Finding{"error", key(p), "its product is beyond what float32 holds"})
+		case p.Magnitude == nil && (len(s) == 0 || s[0] == 0): // DoRA sets norms besides
 			f = append(f, Finding{"warning", key(p), "changes nothing: its product is zero"})
 		}
 		if small := min(p.A.Cols, p.B.Rows); p.Rank > small {

@@ -37,7 +37,8 @@ type Policy struct {
 	// MaxRank is the largest rank of a matrix; 0: any.
 	MaxRank int `yaml:"max_rank"`
 	// ForbidTargets are patterns (path.Match) over GGUF and Hugging Face names, which no
-	// matrix of an adapter may match: "output*", "*embed_tokens".
+	// matrix of an adapter may match: "output*", "*embed_tokens". They need the base, by which a
+	// matrix has both.
 	ForbidTargets []string `yaml:"forbid_targets"`
 	// RequireProvenance wants an adapter to record the tensors of its base.
 	RequireProvenance bool `yaml:"require_provenance"`
@@ -127,6 +128,9 @@ func (p *Policy) Check(a *adapter.Adapter, base *arch.Model) (broken []string, e
 				bad("forbid_targets: it changes %s", nameOf(pair))
 			}
 		}
+	}
+	if len(p.ForbidTargets) > 0 && base == nil && !a.Resolved() {
+		bad("forbid_targets: give the base, by which matrices have both their names")
 	}
 	if a.Tokens != nil {
 		for _, r := range a.Tokens.Rows {

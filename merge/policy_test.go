@@ -73,6 +73,33 @@ func TestChangeNorms(t *testing.T) {
 	}
 }
 
+// TestForbiddenByEitherName: without a base a matrix has one of its two names, and what the other forbids would be let in.
+func TestForbiddenByEitherName(t *testing.T) {
+	t.Parallel()
+	dir := testutil.Shared(t, "oracle", "peft-merge")
+	base, err := arch.Open(filepath.Join(dir, "base"), arch.Options{NoVocab: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer base.Close()
+	for _, pattern := range []string{"output*", "*lm_head"} {
+		a, err := adapter.Open(filepath.Join(dir, "adapters", "f_embed_head"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := Policy{ForbidTargets: []string{pattern}}
+		if broken, err := p.Check(a, nil); err != nil || len(broken) == 0 {
+			t.Errorf("%s without a base: %v, %v", pattern, broken, err)
+		}
+		if err := a.Resolve(base); err != nil {
+			t.Fatal(err)
+		}
+		if broken, err := p.Check(a, base); err != nil || len(broken) != 1 || !strings.Contains(broken[0], "it changes lm_head") {
+			t.Errorf("%s: %v, %v", pattern, broken, err)
+		}
+	}
+}
+
 func readFloats(t *testing.T, path string) map[string][]float32 {
 	t.Helper()
 	f, err := safetensors.Open(path)

@@ -49,7 +49,7 @@ Two adapters are compared by what they change, not by their factors: ranks, scal
 formats may differ; --base is needed where their names do. Changes that differ by less
 than float16 rounds are the same.
 
-It exits with status 5 when they differ.` + exitStatus,
+It exits with status 5 when they differ, but with --adapter, which asks how much and not whether.` + exitStatus,
 		Args: args(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.report.check(); err != nil {
@@ -164,7 +164,8 @@ func (a *app) diffAdapters(left, right string, o *diffOptions) error {
 		return err
 	}
 	defer done()
-	if o.base == "" && x.Format != y.Format {
+	checkpoints := func(form string) bool { return form == "peft" || form == "mlx" } // both name modules as checkpoints do
+	if o.base == "" && x.Format != y.Format && !(checkpoints(x.Format) && checkpoints(y.Format)) {
 		return format.Usagef("%s is of form %s and %s of %s: their names meet in the model they belong to, --base", left, x.Format, right, y.Format)
 	}
 	list, err := merge.DiffAdapters(x, y)

@@ -204,6 +204,9 @@ func (a *app) merge(ctx context.Context, basePath string, adapterArgs []string, 
 	if !strings.EqualFold(o.typ, "same") {
 		doc.Method, doc.Moments = "", ""
 	}
+	if report.Total.DeltaRMS == 0 {
+		a.say("the change is zero: %s is %s", o.output.path, basePath)
+	}
 	if o.recovery == 0 {
 		a.printSurvival(report, o.tensors)
 		a.sayPromoted(report, o)

@@ -45,7 +45,7 @@ A policy is a YAML file; every rule in it must be kept:
   licences: [apache-2.0, mit]         what its card or file states
   max_norm: 0.1                       of a change, against its weights (needs --base)
   max_rank: 64
-  forbid_targets: ["output*", "*embed_tokens"]
+  forbid_targets: ["output*", "*embed_tokens"]     GGUF's names or Hugging Face's (needs --base)
   require_provenance: true            it records the tensors of its base
 
 merge, run and eval take --policy, too, and stop before an adapter is used.` + exitStatus,
