@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"path/filepath"
 	"slices"
@@ -315,8 +316,8 @@ func (a *app) inspectAdapter(path string, o inspectOptions) error {
 	} else if e != nil {
 		a.result("output error against %s: %.3g %%, largest %.3g %% (%s)", o.original.Path, 100*e.All, 100*e.Largest, e.LargestName)
 	}
-	for k, v := range info.Metadata {
-		a.result("%s: %s", k, shortValue(v))
+	for _, k := range slices.Sorted(maps.Keys(info.Metadata)) {
+		a.result("%s: %s", k, shortValue(info.Metadata[k]))
 	}
 	return nil
 }

@@ -255,7 +255,7 @@ func (a *app) printDiff(d *merge.ModelDiff, all bool) error {
 			a.table(rows)
 		}
 		for _, m := range d.Meta {
-			a.result("metadata %s: %s | %s", m.Key, shortValue(m.A), shortValue(m.B))
+			a.result("metadata %s: %s", m.Key, metaDifference(m.A, m.B))
 		}
 	}
 	if d.Same() {

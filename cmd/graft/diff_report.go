@@ -57,9 +57,9 @@ func diffPage(left, right string, d *merge.ModelDiff, explained []*merge.Explain
 	}
 	p.Sections = append(p.Sections, htmlreport.Section{Heading: "Tensors", Parts: []htmlreport.Part{t}})
 	if len(d.Meta) > 0 {
-		m := &htmlreport.Table{Columns: []htmlreport.Column{{Name: "key"}, {Name: "A"}, {Name: "B"}}}
+		m := &htmlreport.Table{Columns: []htmlreport.Column{{Name: "key"}, {Name: "A | B"}}}
 		for _, x := range d.Meta {
-			m.Rows = append(m.Rows, htmlreport.Texts(x.Key, shortValue(x.A), shortValue(x.B)))
+			m.Rows = append(m.Rows, htmlreport.Texts(x.Key, metaDifference(x.A, x.B)))
 		}
 		p.Sections = append(p.Sections, htmlreport.Section{Heading: "Metadata, tokenizer and template", Parts: []htmlreport.Part{m}})
 	}
