@@ -31,8 +31,9 @@ type Output struct {
 	// as many as a core's cache holds.
 	Together int64
 
-	// Prepare, if not nil, is called once, before the first Fill and after the
-	// outputs before this one have been begun. It holds what a tensor needs as a whole.
+	// Prepare, if not nil, is called once, before the first Fill. It holds what a tensor needs
+	// as a whole. Those of a plan run one after the other, in order, each while the outputs from
+	// the one prepared before it on are being made.
 	Prepare func(ctx context.Context) error
 	// Fill writes the bytes of the units from unit on, len(dst)/UnitBytes of them,
 	// into dst, which may hold anything before. It is called from several goroutines at once,

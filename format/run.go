@@ -101,7 +101,7 @@ func (r *runner) run(ctx context.Context) error {
 	g.Go(func() error {
 		defer close(work)
 		defer close(queue)
-		return r.schedule(ctx, work, queue)
+		return r.schedule(ctx, g, work, queue)
 	})
 	for range r.opt.Threads {
 		g.Go(func() error { return r.fill(ctx, work) })
@@ -111,13 +111,32 @@ func (r *runner) run(ctx context.Context) error {
 }
 
 // schedule cuts the outputs into blocks, acquires their memory, and hands each to
-// the writer's queue and to the workers.
-func (r *runner) schedule(ctx context.Context, work, queue chan<- *block) error {
+// the writer's queue and to the workers. While an output is being made the next one that
+// wants it is prepared, which one thread does.
+func (r *runner) schedule(ctx context.Context, g *errgroup.Group, work, queue chan<- *block) error {
+	next := 0 // the first output that nobody has begun to prepare
+	prepare := func() <-chan error {
+		for next < len(r.plan.Outputs) && r.plan.Outputs[next].Prepare == nil {
+			next++
+		}
+		if next == len(r.plan.Outputs) {
+			return nil
+		}
+		o, done := r.plan.Outputs[next], make(chan error, 1)
+		next++
+		g.Go(func() error {
+			done <- o.Prepare(ctx)
+			return nil
+		})
+		return done
+	}
+	prepared := prepare()
 	for i, o := range r.plan.Outputs {
 		if o.Prepare != nil {
-			if err := o.Prepare(ctx); err != nil {
+			if err := <-prepared; err != nil {
 				return fmt.Errorf("tensor %s: %w", o.Name, err)
 			}
+			prepared = prepare()
 		}
 		unitCost := o.UnitBytes + o.Cost
 		for unit := int64(0); ; {
