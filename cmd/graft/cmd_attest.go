@@ -106,6 +106,30 @@ func (a *app) derive(args []string) (*derivation, error) {
 	return d, nil
 }
 
+// contained are the arguments with another output, and nothing written elsewhere: they may be a stranger's. dir is for what else they write.
+func (a *app) contained(d *derivation, output, dir string) ([]string, error) {
+	args := slices.Clone(d.args)
+	args[d.at] = d.prefix + output
+	c, _, err := newRoot(&app{out: a.out, err: a.err}).Find(args)
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(args, "--") {
+		return nil, format.Usagef("its arguments end in -- and more, which is not carried out")
+	}
+	for _, f := range []struct{ name, value string }{{"report", filepath.Join(dir, "report.html")}, {"data-cache", "none"}} {
+		given := slices.ContainsFunc(args, func(s string) bool { return s == "--"+f.name || strings.HasPrefix(s, "--"+f.name+"=") })
+		if c.Flags().Lookup(f.name) != nil && (given || c.Name() == "train") { // whose run file may have it
+			args = append(args, "--"+f.name+"="+f.value)
+		}
+	}
+	again, err := a.derive(args)
+	if err == nil && again.output != output {
+		err = format.Usagef("its arguments name the output %s twice", again.output)
+	}
+	return args, err
+}
+
 // input notes a path that exists, and those that a YAML file at it names.
 func (d *derivation) input(path string) {
 	st, err := os.Stat(path)

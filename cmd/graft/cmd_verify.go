@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -193,8 +192,7 @@ func (a *app) rederive(ctx context.Context, path string, o *verifyOptions, keys 
 		}
 	}
 	hold("%s as they were", plural(len(p.Definition.Dependencies), "input"))
-	args := slices.Clone(p.Definition.Parameters.Arguments)
-	d, err := a.derive(args)
+	d, err := a.derive(p.Definition.Parameters.Arguments)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.rederive, err)
 	}
@@ -205,7 +203,10 @@ func (a *app) rederive(ctx context.Context, path string, o *verifyOptions, keys 
 	}
 	defer os.RemoveAll(dir)
 	again := filepath.Join(dir, filepath.Base(d.output))
-	args[d.at] = d.prefix + again
+	args, err := a.contained(d, again, dir)
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.rederive, err)
+	}
 	if err := a.carryOut(ctx, args); err != nil {
 		return fmt.Errorf("making %s again: %w", path, err)
 	}
