@@ -2,7 +2,7 @@
 # but e2e, which also uses Python (models, gguf reader) and Node (llama.cpp).
 GO ?= go
 
-.PHONY: all build demo test lint e2e bench bench-train bench-peft bench-stream bench-quant bench-survival llama-tools same-files clean
+.PHONY: all build demo test lint e2e bench bench-train bench-peft bench-stream bench-quant bench-merge bench-survival llama-tools same-files clean
 all: build
 
 build:
@@ -47,6 +47,11 @@ LAYERS ?= 22
 TYPES ?=
 bench-quant:
 	$(GO) run ./cmd/bench -run quant -quant-layers $(LAYERS) $(if $(TYPES),-quant-types $(TYPES))
+
+# Merging 1.1 billion parameters: into F16 beside cp, and into Q4_K_M beside quantizing it.
+# LLAMA_EXPORT_LORA and LLAMA_QUANTIZE name tools of llama.cpp to run in turn.
+bench-merge:
+	$(GO) run ./cmd/bench -run merge,fit -quant-layers 22
 
 # The tools of llama.cpp, to compare with; from a package on PyPI, outside the project.
 llama-tools:

@@ -2,7 +2,7 @@
 // the core's measured peak, codecs against its copying speed, training steps, and
 // whole commands with their peak memory. make bench runs it.
 //
-//	bench [-model FILE.gguf] [-json FILE] [-run kernels,codecs,train,commands,survival,survival-table,merge,quant,stream]
+//	bench [-model FILE.gguf] [-json FILE] [-run kernels,codecs,train,commands,survival,survival-table,merge,fit,quant,stream]
 //
 // Figures of different machines do not compare; shares and ratios do.
 package main
@@ -101,6 +101,8 @@ func measure(r *report, groups, model string, threads int, q quantizeOptions, bi
 			err = streaming(r, big, threads)
 		case "merge":
 			err = merging(r, q.layers, q.rounds, threads)
+		case "fit":
+			err = fitting(r, q.layers, q.rounds, threads)
 		case "survival":
 			err = survival(model)
 		case "survival-table":
