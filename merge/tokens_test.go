@@ -184,7 +184,7 @@ func TestCarryTokens(t *testing.T) {
 	if err != nil || sum.Tokens != a.Tokens {
 		t.Errorf("%v, %v", sum, err)
 	}
-	small, _, err := Resize(a, Cut{Rank: 1})
+	small, _, err := Resize(a, Cut{Rank: 1}, nil)
 	if err != nil || small.Tokens != a.Tokens {
 		t.Errorf("%v, %v", small, err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +14,7 @@ import (
 func newResizeCmd(a *app) *cobra.Command {
 	var o adapterOutput
 	var cut merge.Cut
+	var ranks map[string]int
 	cmd := &cobra.Command{
 		Use:   "resize ADAPTER -o ADAPTER --rank R | --energy E",
 		Short: "Bring an adapter to another rank, keeping as much of it as the rank can hold",
@@ -21,14 +23,17 @@ alone (QR and a small singular value decomposition; the change is never formed),
 and says how much of each was kept.
 
   graft resize adapter -o small --rank 4
-  graft resize adapter -o small --energy 0.99      each matrix gets the rank it needs` + exitStatus,
+  graft resize adapter -o small --energy 0.99      each matrix gets the rank it needs
+  graft resize adapter -o small --rank 4 --rank-pattern v_proj=8,down_proj=2
+
+What kohya's resize_lora calls sv_fro P is --energy P*P.` + exitStatus,
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := cut.Check(); err != nil {
 				return format.Usagef("%v", err)
 			}
-			if cut == (merge.Cut{}) {
-				return format.Usagef("name the size: --rank R or --energy E")
+			if cut == (merge.Cut{}) && ranks == nil {
+				return format.Usagef("name the size: --rank R, --energy E or --rank-pattern PATTERN=R")
 			}
 			if err := o.check(args[0]); err != nil {
 				return err
@@ -43,7 +48,7 @@ and says how much of each was kept.
 			}
 			defer done()
 			o.stay(ad)
-			small, report, err := merge.Resize(ad, cut)
+			small, report, err := merge.Resize(ad, cut, ranks)
 			if err != nil {
 				return err
 			}
@@ -51,12 +56,13 @@ and says how much of each was kept.
 				return err
 			}
 			if a.json {
-				return a.printJSON(map[string]any{"output": o.path, "matrices": report})
+				return a.printJSON(map[string]any{"output": o.path, "matrices": report, "kept": merge.KeptOfAll(report)})
 			}
 			rows := [][]string{{"matrix", "rank", "", "kept"}}
 			for _, r := range report {
 				rows = append(rows, []string{r.Name, fmt.Sprint(r.Rank[0]), fmt.Sprint(r.Rank[1]), fmt.Sprintf("%.4f %%", 100*r.Kept)})
 			}
+			rows = append(rows, []string{"all", "", "", fmt.Sprintf("%.4f %%", 100*merge.KeptOfAll(report))})
 			a.table(rows)
 			return nil
 		},
@@ -64,6 +70,7 @@ and says how much of each was kept.
 	o.add(cmd)
 	o.addBase(cmd)
 	cmd.Flags().IntVar(&cut.Rank, "rank", 0, "largest rank")
+	cmd.Flags().Var(&patterns[int]{&ranks, strconv.Atoi}, "rank-pattern", "PATTERN=R: another largest rank for some matrices, by the end of their names; may be repeated")
 	cmd.Flags().Float64Var(&cut.Energy, "energy", 0, "share of the squared norm to keep, 0 to 1")
 	return cmd
 }
