@@ -61,6 +61,13 @@ func openPEFT(path string) (*Adapter, error) {
 	c.mergeAware(a.Meta)
 	a.Base, _ = c.values["base_model_name_or_path"].(string)
 	a.Invocation = invocation(c.values["alora_invocation_tokens"])
+	if c.lycoris() {
+		if len(f.Tensors) > 0 {
+			a.Type = f.Tensors[0].Type
+		}
+		a.Pairs, err = c.lycorisPairs(weights, f.Tensors)
+		return a, err
+	}
 	h, tokens := &halves{path: weights}, &tokenReader{wanted: c.tokens != nil}
 	for i, t := range f.Tensors {
 		if i == 0 {

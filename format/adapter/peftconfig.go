@@ -52,7 +52,7 @@ func readPEFTConfig(path string) (*peftConfig, error) {
 	if err := json.Unmarshal(b, &c.values); err != nil {
 		return nil, corrupt("JSON", err)
 	}
-	if t, _ := c.values["peft_type"].(string); t != "LORA" && t != "TRAINABLE_TOKENS" {
+	if t, _ := c.values["peft_type"].(string); t != "LORA" && t != "TRAINABLE_TOKENS" && !c.lycoris() {
 		return nil, format.Unsupported("%s: an adapter of PEFT type %q", path, t)
 	}
 	if err := c.refuse(); err != nil {
@@ -63,7 +63,7 @@ func readPEFTConfig(path string) (*peftConfig, error) {
 	for _, v := range []struct {
 		key string
 		to  any
-	}{{"r", &rank}, {"lora_alpha", &c.alpha}, {"use_rslora", &c.rslora}, {"use_dora", &c.dora}} {
+	}{{"r", &rank}, {c.alphaKey(), &c.alpha}, {"use_rslora", &c.rslora}, {"use_dora", &c.dora}} {
 		if err := c.value(v.key, v.to); err != nil {
 			return nil, corrupt(v.key, err)
 		}
@@ -126,6 +126,7 @@ var harmless = []string{
 	"rank_pattern", "alpha_pattern", "inference_mode", "layers_to_transform", "layers_pattern", "target_modules",
 	"exclude_modules", "auto_mapping", "megatron_core", "megatron_config", "loftq_config", "corda_config", "eva_config",
 	"lora_ga_config", "peft_version", "qalora_group_size", "runtime_config", "ensure_weight_tying", "alora_invocation_tokens",
+	"alpha", "module_dropout", "rank_dropout", "rank_dropout_scale", "use_effective_conv2d", "decompose_both", "decompose_factor", // of LoHa and LoKr
 	"trainable_token_indices", "token_indices", "init_weights", "invocation_string", "target_parameters", "init_lora_weights", "bias", "modules_to_save", "fan_in_fan_out", mergeAwareConfig,
 }
 
