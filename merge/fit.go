@@ -20,7 +20,7 @@ const (
 	fitBytes   = 16 << 20 // of their numbers, at most, but for 16 rows
 	fitBeyond  = 0.03     // gain aimed at beyond 1, times what is missing of the weights' own gain
 	fitSample  = 48       // rows of a tensor that its stretch is found on
-	maxStretch = 8
+	maxStretch = 64
 )
 
 // fitter merges rows of one tensor by method fit. What is wanted of a row is D, what

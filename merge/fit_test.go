@@ -417,3 +417,14 @@ func TestFitGroups(t *testing.T) {
 		t.Errorf("%d of %d codes have changed", c, report.Total.Elements)
 	}
 }
+
+// TestFitSmall: a change of a thousandth of a step is there as a whole, in codes that are moved
+// for it one in many.
+func TestFitSmall(t *testing.T) {
+	t.Parallel()
+	for _, typ := range []format.Type{format.Q4_0, format.Q4_1, format.Q4_K} {
+		if gain, _ := fitOnce(t, openFit, typ, 0.0002); math.Abs(gain-1) > 0.03 {
+			t.Errorf("%v: gain %.4f", typ, gain)
+		}
+	}
+}
