@@ -260,6 +260,13 @@ func (a *app) train(ctx context.Context, cfg train.Config, o *trainOptions) erro
 		// Buffers are made once and kept; letting garbage grow to their size costs memory and saves no time.
 		debug.SetGCPercent(30)
 	}
+	report := train.ReportFile
+	if cfg.Report != "" {
+		report = cfg.Report
+		if err := replaceable(report, true, "a report", "<!doctype html"); err != nil {
+			return err
+		}
+	}
 	mode := train.Fresh
 	switch {
 	case o.resume && o.force:
@@ -297,7 +304,7 @@ func (a *app) train(ctx context.Context, cfg train.Config, o *trainOptions) erro
 		also = ", which has no GGUF form: graft merge " + cfg.Base + " " + cfg.Output + " -o MERGED.gguf"
 	}
 	a.result("adapter in %s (PEFT)%s; log %s, curve %s, report %s, record %s", cfg.Output, also,
-		train.LogFile, train.CurveFile, train.ReportFile, train.RecordFile)
+		train.LogFile, train.CurveFile, report, train.RecordFile)
 	return nil
 }
 
