@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -104,6 +105,9 @@ func (a *app) convertToGGUF(ctx context.Context, verb string, out *outputFlags, 
 func (a *app) writeFolder(ctx context.Context, verb string, out *outputFlags, m *arch.Model, typ string) error {
 	if strings.EqualFold(typ, "auto") {
 		typ = "same"
+	}
+	if strings.EqualFold(filepath.Ext(out.path), ".safetensors") {
+		return format.Usagef("a Hugging Face model is a folder: give it a name that does not end in .safetensors, as %s does", out.path)
 	}
 	memory, err := parseSize(out.memory)
 	if err != nil {
