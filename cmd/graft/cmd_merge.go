@@ -378,7 +378,7 @@ func (o *mergeOptions) verdict(doc *mergeDoc) error {
 	if o.noCheck {
 		return nil
 	}
-	hint := "--method keep, or better --data with text like the adapter's own, keeps it"
+	hint := "--method fit keeps it, best with --data of text like the adapter's own"
 	if o.method != "requantize" || !strings.EqualFold(o.typ, "same") {
 		hint = "a larger --type such as Q8_0 or F16 keeps it"
 	}
