@@ -21,9 +21,9 @@ func commands(r *report, path string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	graft := filepath.Join(dir, "graft")
-	if out, err := exec.Command("go", "build", "-o", graft, "./cmd/graft").CombinedOutput(); err != nil {
-		return fmt.Errorf("building graft: %v\n%s", err, out)
+	graft, err := buildGraft(dir)
+	if err != nil {
+		return err
 	}
 	paths, err := fixtures.Write(dir, fixtures.Model, fixtures.Train)
 	if err != nil {
@@ -61,6 +61,15 @@ type usage struct {
 	seconds       float64
 	processor     float64 // seconds of all threads
 	resident, own int64   // bytes
+}
+
+// buildGraft builds the command into dir and returns its path.
+func buildGraft(dir string) (string, error) {
+	graft := filepath.Join(dir, "graft")
+	if out, err := exec.Command("go", "build", "-o", graft, "./cmd/graft").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building graft: %v\n%s", err, out)
+	}
+	return graft, nil
 }
 
 func measureCommand(name string, args []string) (usage, error) {

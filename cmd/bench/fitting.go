@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -23,26 +21,17 @@ import (
 // them: 16 directions, and the rest of the diagonal.
 func fitting(r *report, layers, rounds, threads int) error {
 	ctx := context.Background()
-	dir, err := os.MkdirTemp("", "graft-bench")
+	files, err := newMergeFiles(layers)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	graft := filepath.Join(dir, "graft")
-	if out, err := exec.Command("go", "build", "-o", graft, "./cmd/graft").CombinedOutput(); err != nil {
-		return fmt.Errorf("building graft: %v\n%s", err, out)
-	}
-	in := func(name string) string { return filepath.Join(dir, name) }
-	size, err := writeRandomModel(in("f16.gguf"), in("imatrix.gguf"), layers, 0)
-	if err != nil {
-		return err
-	}
-	if _, err := writeRandomAdapter(in("f16.gguf"), in("adapter.gguf")); err != nil {
-		return err
-	}
+	defer files.remove()
+	in, graft := files.in, files.graft
 	const typ = "Q4_K_M"
-	quantize := []string{"--quiet", "--threads", fmt.Sprint(threads), "quantize", in("f16.gguf"), "-o", in("base.gguf"), "--type", typ, "--force"}
-	if _, err := measureCommand(graft, quantize); err != nil {
+	quantize := func(to string) (usage, error) {
+		return measureCommand(graft, []string{"--quiet", "--threads", fmt.Sprint(threads), "quantize", in("f16.gguf"), "-o", in(to), "--type", typ, "--force"})
+	}
+	if _, err := quantize("base.gguf"); err != nil {
 		return err
 	}
 	base, err := arch.Open(in("base.gguf"), arch.Options{NoVocab: true})
@@ -79,7 +68,7 @@ func fitting(r *report, layers, rounds, threads int) error {
 	}
 	lines := []*line{{name: "requantize", run: merged("requantize")}, {name: "keep", run: merged("keep")}, {name: "fit", run: merged("fit")}}
 	ours := lines[len(lines)-1]
-	lines = append(lines, &line{name: "graft quantize", run: func() (usage, error) { return measureCommand(graft, quantizeTo(quantize, in("again.gguf"))) }})
+	lines = append(lines, &line{name: "graft quantize", run: func() (usage, error) { return quantize("again.gguf") }})
 	if other := os.Getenv("LLAMA_QUANTIZE"); other != "" {
 		lines = append(lines, &line{name: "llama-quantize", run: func() (usage, error) {
 			return measureCommand(other, []string{in("f16.gguf"), in("again.gguf"), typ, fmt.Sprint(threads)})
@@ -97,7 +86,7 @@ func fitting(r *report, layers, rounds, threads int) error {
 			l.took = l.took.better(u)
 		}
 	}
-	group := fmt.Sprintf("merge into %s, of %.2f GB of F16, rank %d, %d threads", typ, float64(size)/1e9, mergeRank, threads)
+	group := fmt.Sprintf("merge into %s, of %.2f GB of F16, rank %d, %d threads", typ, float64(files.size)/1e9, mergeRank, threads)
 	for _, l := range lines {
 		r.add(figure{Group: group, Name: l.name, Value: l.took.seconds, Unit: "s"})
 		r.add(figure{Group: group, Name: l.name + ": of processors", Value: l.took.processor, Unit: "s"})
@@ -106,17 +95,6 @@ func fitting(r *report, layers, rounds, threads int) error {
 		}
 	}
 	return nil
-}
-
-// quantizeTo is a quantize command with another output.
-func quantizeTo(args []string, path string) []string {
-	out := append([]string(nil), args...)
-	for i, a := range out {
-		if a == "-o" {
-			out[i+1] = path
-		}
-	}
-	return out
 }
 
 // randomMoments has moments for the inputs of llama's matrices: 16 directions, each of less than the one before.

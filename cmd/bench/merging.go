@@ -22,29 +22,48 @@ const ours = 2
 // mergeRank is that of the adapter that is merged, of all matrices of the layers.
 const mergeRank = 16
 
+// mergeFiles are what merges are timed with, in a folder of their own: graft, f16.gguf of random
+// weights, and adapter.gguf, an adapter of all matrices of its layers.
+type mergeFiles struct {
+	dir, graft string
+	size       int64   // of f16.gguf
+	flops      float64 // of the adapter's products
+}
+
+func newMergeFiles(layers int) (m *mergeFiles, err error) {
+	m = &mergeFiles{}
+	if m.dir, err = os.MkdirTemp("", "graft-bench"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			m.remove()
+		}
+	}()
+	if m.graft, err = buildGraft(m.dir); err != nil {
+		return nil, err
+	}
+	if m.size, err = writeRandomModel(m.in("f16.gguf"), m.in("imatrix.gguf"), layers, 0); err != nil {
+		return nil, err
+	}
+	m.flops, err = writeRandomAdapter(m.in("f16.gguf"), m.in("adapter.gguf"))
+	return m, err
+}
+
+func (m *mergeFiles) in(name string) string { return filepath.Join(m.dir, name) }
+func (m *mergeFiles) remove()               { os.RemoveAll(m.dir) }
+
 // merging times a merge of an F16 file of random weights, file to file, in turn with cp of
 // it, without and with a sync of the copy (graft syncs what it writes, unless told not to), and, if LLAMA_EXPORT_LORA
 // names a llama-export-lora, with that. Before each the disk has nothing left to do. The goal is
 // the time of cp, times 1.3, and that of the arithmetic at 60 % of the peak.
 func merging(r *report, layers, rounds, threads int) error {
-	dir, err := os.MkdirTemp("", "graft-bench")
+	m, err := newMergeFiles(layers)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	graft := filepath.Join(dir, "graft")
-	if out, err := exec.Command("go", "build", "-o", graft, "./cmd/graft").CombinedOutput(); err != nil {
-		return fmt.Errorf("building graft: %v\n%s", err, out)
-	}
-	in := func(name string) string { return filepath.Join(dir, name) }
-	size, err := writeRandomModel(in("f16.gguf"), in("imatrix.gguf"), layers, 0)
-	if err != nil {
-		return err
-	}
-	flops, err := writeRandomAdapter(in("f16.gguf"), in("adapter.gguf"))
-	if err != nil {
-		return err
-	}
+	defer m.remove()
+	in, graft, size, flops := m.in, m.graft, m.size, m.flops
 	group := fmt.Sprintf("merge, %.2f GB of F16, rank %d, %d threads", float64(size)/1e9, mergeRank, threads)
 	merge := []string{"--quiet", "--threads", fmt.Sprint(threads), "merge", in("f16.gguf"), in("adapter.gguf"), "-o", in("merged.gguf"), "--force", "--no-check"}
 	commands := []struct {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -47,9 +46,9 @@ func quantizing(r *report, o quantizeOptions, threads int) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	graft := filepath.Join(dir, "graft")
-	if out, err := exec.Command("go", "build", "-o", graft, "./cmd/graft").CombinedOutput(); err != nil {
-		return fmt.Errorf("building graft: %v\n%s", err, out)
+	graft, err := buildGraft(dir)
+	if err != nil {
+		return err
 	}
 	src, imatrix := filepath.Join(dir, "f16.gguf"), filepath.Join(dir, "imatrix.gguf")
 	size, err := writeRandomModel(src, imatrix, o.layers, o.experts)
