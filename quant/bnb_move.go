@@ -42,17 +42,9 @@ func ofBnB(t format.Type) bool { return t == format.NF4 || t == format.FP4 || t 
 // that are quantized stay so, in the same type; those that are not changed are copied, and so
 // are configuration and tokenizer, but for tokens that sum has more.
 func NewBnBMove(base, sum *arch.Model, changed func(tensor string) bool, opt BnBMove) (*convert.HFFolder, error) {
-	f, err := convert.ToHF(sum, convert.HFOptions{})
+	f, byName, err := hfPlan(sum)
 	if err != nil {
 		return nil, err
-	}
-	views, err := sum.HF()
-	if err != nil {
-		return nil, err
-	}
-	byName := map[string]*arch.HFView{}
-	for _, v := range views {
-		byName[v.Name] = v
 	}
 	plan := &format.Plan{}
 	for _, o := range f.Plan.Outputs {

@@ -41,17 +41,9 @@ func NewBnBPlan(m *arch.Model, opt BnBOptions) (*convert.HFFolder, error) {
 	if opt.Nested && opt.Type == format.INT8 {
 		return nil, format.Usagef("double quantization is for nf4 and fp4; int8 has one scale a row")
 	}
-	f, err := convert.ToHF(m, convert.HFOptions{})
+	f, byName, err := hfPlan(m)
 	if err != nil {
 		return nil, err
-	}
-	views, err := m.HF()
-	if err != nil {
-		return nil, err
-	}
-	byName := map[string]*arch.HFView{}
-	for _, v := range views {
-		byName[v.Name] = v
 	}
 	plan := &format.Plan{}
 	experts := false
@@ -80,6 +72,23 @@ func NewBnBPlan(m *arch.Model, opt BnBOptions) (*convert.HFFolder, error) {
 		f.Notes = append(f.Notes, "experts and routers are not quantized: transformers loads them as they are")
 	}
 	return f, f.SetQuantization(bnbConfig(opt, dtype, experts))
+}
+
+// hfPlan plans the folder of floats of a model, and gives its tensors by their names there.
+func hfPlan(m *arch.Model) (*convert.HFFolder, map[string]*arch.HFView, error) {
+	f, err := convert.ToHF(m, convert.HFOptions{})
+	if err != nil {
+		return nil, nil, err
+	}
+	views, err := m.HF()
+	if err != nil {
+		return nil, nil, err
+	}
+	byName := map[string]*arch.HFView{}
+	for _, v := range views {
+		byName[v.Name] = v
+	}
+	return f, byName, nil
 }
 
 // bnbQuantizes says whether transformers makes a quantized module of a tensor.
