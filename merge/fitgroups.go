@@ -162,7 +162,7 @@ func (w *groupWork) refit() {
 		kernel.GemmNN(nil, w.blockZ.Sub(0, w.rows, b*k, (b+1)*k), w.now.Sub(0, w.rows, lo, hi), in.few.Sub(lo, hi, 0, k), false)
 	}
 	for r := range w.rows {
-		y.resize(f.blocks, k, false)
+		y.resize(f.blocks, k)
 		copy(y.z, w.blockZ.Row(r))
 		now, x := w.now.Row(r), w.scratch.Row(r)
 		kernel.Mul(x, now, in.fewRest)

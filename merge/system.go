@@ -10,53 +10,42 @@ import (
 //
 //	xᵀ G x - 2 bᵀ x
 //
-// is small, for variables that are coupled through few directions: the first half of them are
-// scales, the other, if there is one, the minimums of the same places, and
+// is small, for variables that are coupled through few directions:
 //
-//	G_vw = z_v·z_w + what v and w have in common if they are of one place
+//	G_vw = z_v·z_w + scale2_v if v is w
 //
 // It never forms G: all is in O(variables · directions). It is used again without allocating.
 type system struct {
-	places, k int
-	n         int // variables: places, or twice that
-	scale2    []float64
-	both      []float64 // of a scale and its minimum
-	min2      []float64
-	z         []float32 // n x k
-	b         []float64
-	x         []float64
-	fixed     []bool // variables that stay zero
+	n, k   int
+	scale2 []float64
+	z      []float32 // n x k
+	b      []float64
+	x      []float64
+	fixed  []bool // variables that stay zero
 
 	u      []float32  // k: the sum of x_v z_v
 	diag   []float64  // G_vv
-	root   kernel.Mat // n x k: z by the root of what is of one place alone
+	root   kernel.Mat // n x k: z by the root of what is of one variable alone
 	half   []float64  // n: of that root
-	slope  []float64  // of each place, how much of a scale does what one of its minimum does
 	core   kernel.Mat // k x k
 	factor []float64  // k x k
 	tmp    []float64  // k
 }
 
-func (y *system) resize(places, k int, min bool) {
-	y.places, y.k, y.n = places, k, places
-	if min {
-		y.n = 2 * places
-	}
-	if cap(y.b) < y.n || len(y.u) != k {
-		y.z, y.u, y.fixed = make([]float32, y.n*k), make([]float32, k), make([]bool, y.n)
-		y.root, y.core = kernel.NewMat(y.n, k), kernel.NewMat(k, k)
+func (y *system) resize(n, k int) {
+	y.n, y.k = n, k
+	if cap(y.b) < n || len(y.u) != k {
+		y.z, y.u, y.fixed = make([]float32, n*k), make([]float32, k), make([]bool, n)
+		y.root, y.core = kernel.NewMat(n, k), kernel.NewMat(k, k)
 		y.factor, y.tmp = make([]float64, k*k), make([]float64, k)
-		for _, p := range []*[]float64{&y.scale2, &y.both, &y.min2, &y.b, &y.x, &y.diag, &y.half, &y.slope} {
-			*p = make([]float64, y.n)
+		for _, p := range []*[]float64{&y.scale2, &y.b, &y.x, &y.diag, &y.half} {
+			*p = make([]float64, n)
 		}
 	}
-	y.z, y.fixed = y.z[:y.n*k], y.fixed[:y.n]
-	y.root.Rows, y.root.Data = y.n, y.root.Data[:y.n*k]
-	for _, p := range []*[]float64{&y.b, &y.x, &y.diag, &y.half, &y.slope} {
-		*p = (*p)[:y.n]
-	}
-	for _, p := range []*[]float64{&y.scale2, &y.both, &y.min2} {
-		*p = (*p)[:places]
+	y.z, y.fixed = y.z[:n*k], y.fixed[:n]
+	y.root.Rows, y.root.Data = n, y.root.Data[:n*k]
+	for _, p := range []*[]float64{&y.scale2, &y.b, &y.x, &y.diag, &y.half} {
+		*p = (*p)[:n]
 	}
 }
 
@@ -65,45 +54,23 @@ func (y *system) row(v int) []float32 { return y.z[v*y.k : (v+1)*y.k] }
 // systemSweeps is how often single numbers are looked at again after all have been rounded once.
 const systemSweeps = 1
 
-// solve finds the best x, whatever the sets are. With what is of one place alone, C, and the
+// solve finds the best x, whatever the sets are. With what is of one variable alone, C, and the
 // z as the rows of Z,
 //
 //	x = C⁻¹b - C⁻¹Z (1 + ZᵀC⁻¹Z)⁻¹ ZᵀC⁻¹b
 //
-// (Woodbury), in terms of the root of C. Variables that are fixed stay zero; so does a scale that
-// does what its minimum does, or nothing.
+// (Woodbury), in terms of the root of C. Variables that are fixed stay zero; so does one that
+// does nothing.
 func (y *system) solve() {
-	min := y.n > y.places
 	clear(y.root.Data)
-	for p := range y.places {
-		a, c := y.scale2[p], 0.0
-		if min {
-			c = y.both[p]
-			y.fixed[p] = y.fixed[p] || !(float64(a*y.min2[p])*(1-1e-6) > float64(c*c))
+	for v, a := range y.scale2 {
+		y.fixed[v] = y.fixed[v] || !(a > 0)
+		y.half[v] = 0
+		if !y.fixed[v] {
+			y.half[v] = 1 / math.Sqrt(a)
+			kernel.Scale(y.root.Row(v), float32(y.half[v]), y.row(v))
 		}
-		y.fixed[p] = y.fixed[p] || !(a > 0)
-		y.half[p], y.slope[p] = 0, 0
-		if !y.fixed[p] {
-			y.half[p], y.slope[p] = 1/math.Sqrt(a), c/a
-			kernel.Scale(y.root.Row(p), float32(y.half[p]), y.row(p))
-		}
-		if !min {
-			continue
-		}
-		m := y.places + p
-		d := y.min2[p] - float64(c*y.slope[p]) // what is left of it without what the scale does
-		y.half[m] = 0
-		if y.fixed[m] = y.fixed[m] || !(d > 0); !y.fixed[m] {
-			y.half[m] = 1 / math.Sqrt(d)
-			kernel.Scale(y.root.Row(m), float32(y.half[m]), y.row(m))
-			kernel.Axpy(y.root.Row(m), float32(-y.half[m]*y.slope[p]), y.row(p))
-		}
-	}
-	for p := range y.places {
-		y.x[p] = y.half[p] * y.b[p]
-		if m := y.places + p; min {
-			y.x[m] = y.half[m] * (y.b[m] - float64(y.slope[p]*y.b[p]))
-		}
+		y.x[v] = y.half[v] * y.b[v]
 	}
 	kernel.GemmTN(nil, y.core, y.root, y.root, false)
 	clear(y.u)
@@ -113,27 +80,13 @@ func (y *system) solve() {
 		}
 	}
 	y.throughCore()
-	for v := range y.x {
-		if !y.fixed[v] {
-			y.x[v] = y.half[v] * (y.x[v] - float64(kernel.Dot(y.root.Row(v), y.u)))
-		}
-	}
-	for p := range y.places {
-		if min {
-			y.x[p] -= float64(y.slope[p] * y.x[y.places+p])
-		}
-	}
-	for v := range y.x {
+	for v, a := range y.scale2 {
 		if y.fixed[v] {
 			y.x[v] = 0
-		}
-		z := y.row(v)
-		y.diag[v] = float64(kernel.Dot(z, z))
-		if v < y.places {
-			y.diag[v] += y.scale2[v]
 		} else {
-			y.diag[v] += y.min2[v-y.places]
+			y.x[v] = y.half[v] * (y.x[v] - float64(kernel.Dot(y.root.Row(v), y.u)))
 		}
+		y.diag[v] = float64(kernel.Dot(y.row(v), y.row(v))) + a
 	}
 }
 
@@ -176,19 +129,6 @@ func (y *system) throughCore() {
 	}
 }
 
-// own is the part of (G x)_v that is of v's place alone.
-func (y *system) own(v int, x []float64) float64 {
-	if v < y.places {
-		g := float64(y.scale2[v] * x[v])
-		if y.n > y.places {
-			g += float64(y.both[v] * x[y.places+v])
-		}
-		return g
-	}
-	p := v - y.places
-	return float64(y.min2[p]*x[v]) + float64(y.both[p]*x[p])
-}
-
 // round moves every x to what nearest gives for its best value, given all others; those that
 // come later make up for the rounding of those before. It says whether the x are better than
 // zeros.
@@ -201,18 +141,16 @@ func (y *system) round(nearest func(v int, x float64) float64) (better bool) {
 	}
 	for sweep := range 1 + systemSweeps {
 		moved := false
-		for p := y.places - 1; p >= 0; p-- {
-			for v := p; v < y.n; v += y.places {
-				if y.fixed[v] {
-					continue
-				}
-				g := y.b[v] - float64(kernel.Dot(y.row(v), y.u)) - y.own(v, y.x)
-				x := nearest(v, y.x[v]+g/y.diag[v])
-				if d := x - y.x[v]; d != 0 && d-d == 0 {
-					kernel.Axpy(y.u, float32(d), y.row(v))
-					y.x[v] = x
-					moved = true
-				}
+		for v := y.n - 1; v >= 0; v-- {
+			if y.fixed[v] {
+				continue
+			}
+			g := y.b[v] - float64(kernel.Dot(y.row(v), y.u)) - float64(y.scale2[v]*y.x[v])
+			x := nearest(v, y.x[v]+g/y.diag[v])
+			if d := x - y.x[v]; d != 0 && d-d == 0 {
+				kernel.Axpy(y.u, float32(d), y.row(v))
+				y.x[v] = x
+				moved = true
 			}
 		}
 		if sweep > 0 && !moved {
@@ -221,7 +159,7 @@ func (y *system) round(nearest func(v int, x float64) float64) (better bool) {
 	}
 	cost := float64(kernel.Dot(y.u, y.u))
 	for v, x := range y.x {
-		cost += float64(x * (y.own(v, y.x) - float64(2*y.b[v])))
+		cost += float64(x * (float64(y.scale2[v]*x) - float64(2*y.b[v])))
 	}
 	return cost < 0
 }
