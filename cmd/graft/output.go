@@ -52,8 +52,15 @@ func (o *outputFlags) check(inputs ...string) error {
 		if !o.force {
 			return format.Usagef("%s exists; --force replaces it", o.path)
 		}
-	} else if dir := filepath.Dir(o.path); !isDir(dir) {
-		return format.Usagef("there is no folder %s to write %s into: make it first", dir, o.path)
+		return nil
+	}
+	return needFolder(o.path)
+}
+
+// needFolder fails where the folder that path is to be in is not there.
+func needFolder(path string) error {
+	if dir := filepath.Dir(path); !isDir(dir) {
+		return format.Usagef("there is no folder %s to write %s into: make it first", dir, path)
 	}
 	return nil
 }
@@ -63,10 +70,7 @@ func (o *outputFlags) check(inputs ...string) error {
 func replaceable(path string, force bool, what string, marks ...string) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if dir := filepath.Dir(path); !isDir(dir) {
-			return format.Usagef("there is no folder %s to write %s into: make it first", dir, path)
-		}
-		return nil
+		return needFolder(path)
 	}
 	if err != nil {
 		return err
