@@ -1,6 +1,11 @@
 // The kernels of columns.go, of both tiers; see vec_amd64.h. Each does one vector of columns
 // from the first row to the last before the next.
 
+// STRIDE puts a distance of rows, in elements, into reg, in bytes.
+#define STRIDE(distance, reg) \
+	MOVQ distance, reg \
+	SHLQ $2, reg
+
 // func mulAdd(dst, x, y *float32, n int)
 TEXT FN_mulAdd(SB), NOSPLIT, $0-32
 	MOVQ dst+0(FP), DI
@@ -21,10 +26,8 @@ TEXT FN_dotColumns(SB), NOSPLIT, $0-56
 	MOVQ a+8(FP), SI
 	MOVQ b+16(FP), DX
 	COUNT(n+24(FP))
-	MOVQ strideA+40(FP), R10
-	SHLQ $2, R10
-	MOVQ strideB+48(FP), R11
-	SHLQ $2, R11
+	STRIDE(strideA+40(FP), R10)
+	STRIDE(strideB+48(FP), R11)
 	LEAQ (4*VB)(AX), R9
 	CMPQ R9, CX
 	JGT  vector
@@ -83,8 +86,7 @@ TEXT FN_mixRows(SB), NOSPLIT, $0-48
 	MOVQ f+8(FP), DX
 	MOVQ x+16(FP), SI
 	COUNT(n+24(FP))
-	MOVQ stride+40(FP), R10
-	SHLQ $2, R10
+	STRIDE(stride+40(FP), R10)
 	LEAQ (4*VB)(AX), R9
 	CMPQ R9, CX
 	JGT  vector
@@ -141,10 +143,8 @@ TEXT FN_squareColumns(SB), NOSPLIT, $0-56
 	MOVQ f+8(FP), DX
 	MOVQ z+16(FP), SI
 	COUNT(n+24(FP))
-	MOVQ strideDst+40(FP), R10
-	SHLQ $2, R10
-	MOVQ strideZ+48(FP), R11
-	SHLQ $2, R11
+	STRIDE(strideDst+40(FP), R10)
+	STRIDE(strideZ+48(FP), R11)
 	MOVQ k+32(FP), R9
 	IMULQ R10, R9
 vector:
@@ -180,10 +180,8 @@ TEXT FN_axpyColumns(SB), NOSPLIT, $0-56
 	MOVQ f+8(FP), DX
 	MOVQ a+16(FP), SI
 	COUNT(n+24(FP))
-	MOVQ strideDst+40(FP), R10
-	SHLQ $2, R10
-	MOVQ strideA+48(FP), R11
-	SHLQ $2, R11
+	STRIDE(strideDst+40(FP), R10)
+	STRIDE(strideA+48(FP), R11)
 vector:
 	VMOVUPS (DX)(AX*1), V1
 	LEAQ    (DI)(AX*1), R12
@@ -206,12 +204,9 @@ TEXT FN_productColumns(SB), NOSPLIT, $0-72
 	MOVQ x+16(FP), SI
 	MOVQ y+24(FP), DX
 	COUNT(n+32(FP))
-	MOVQ strideDst+48(FP), R9
-	SHLQ $2, R9
-	MOVQ strideX+56(FP), R10
-	SHLQ $2, R10
-	MOVQ strideY+64(FP), R11
-	SHLQ $2, R11
+	STRIDE(strideDst+48(FP), R9)
+	STRIDE(strideX+56(FP), R10)
+	STRIDE(strideY+64(FP), R11)
 vector:
 	LEAQ    (DI)(AX*1), R15
 	VMOVUPS (R15), V0
@@ -258,10 +253,8 @@ TEXT FN_rangeColumns(SB), NOSPLIT, $0-72
 	MOVQ a+24(FP), SI
 	MOVQ b+32(FP), DX
 	COUNT(n+40(FP))
-	MOVQ strideA+56(FP), R10
-	SHLQ $2, R10
-	MOVQ strideB+64(FP), R11
-	SHLQ $2, R11
+	STRIDE(strideA+56(FP), R10)
+	STRIDE(strideB+64(FP), R11)
 vector:
 	VMOVUPS (DI)(AX*1), V0
 	VMOVUPS (R9)(AX*1), V1

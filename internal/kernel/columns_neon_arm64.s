@@ -5,6 +5,11 @@
 
 // The kernels of columns.go; see vec_neon_arm64.s.
 
+// STRIDE puts a distance of rows, in elements, into reg, in bytes.
+#define STRIDE(distance, reg) \
+	MOVD distance, reg \
+	LSL  $2, reg
+
 // func mulAddNEON(dst, x, y *float32, n int)
 TEXT ·mulAddNEON(SB), NOSPLIT, $0-32
 	MOVD dst+0(FP), R0
@@ -31,10 +36,8 @@ TEXT ·dotColumnsNEON(SB), NOSPLIT, $0-56
 	MOVD a+8(FP), R1
 	MOVD b+16(FP), R2
 	MOVD n+24(FP), R5
-	MOVD strideA+40(FP), R8
-	LSL  $2, R8
-	MOVD strideB+48(FP), R9
-	LSL  $2, R9
+	STRIDE(strideA+40(FP), R8)
+	STRIDE(strideB+48(FP), R9)
 
 columns:
 	VLD1 (R0), [V0.S4, V1.S4, V2.S4, V3.S4]
@@ -66,10 +69,8 @@ TEXT ·axpyColumnsNEON(SB), NOSPLIT, $0-56
 	MOVD f+8(FP), R1
 	MOVD a+16(FP), R2
 	MOVD n+24(FP), R5
-	MOVD strideDst+40(FP), R8
-	LSL  $2, R8
-	MOVD strideA+48(FP), R9
-	LSL  $2, R9
+	STRIDE(strideDst+40(FP), R8)
+	STRIDE(strideA+48(FP), R9)
 
 columns:
 	VLD1.P 64(R1), [V8.S4, V9.S4, V10.S4, V11.S4]
@@ -102,12 +103,9 @@ TEXT ·productColumnsNEON(SB), NOSPLIT, $0-72
 	MOVD x+16(FP), R1
 	MOVD y+24(FP), R2
 	MOVD n+32(FP), R5
-	MOVD strideDst+48(FP), R8
-	LSL  $2, R8
-	MOVD strideX+56(FP), R9
-	LSL  $2, R9
-	MOVD strideY+64(FP), R10
-	LSL  $2, R10
+	STRIDE(strideDst+48(FP), R8)
+	STRIDE(strideX+56(FP), R9)
+	STRIDE(strideY+64(FP), R10)
 
 columns:
 	ADD  R8, R0, R11
@@ -161,10 +159,8 @@ TEXT ·rangeColumnsNEON(SB), NOSPLIT, $0-72
 	MOVD a+24(FP), R3
 	MOVD b+32(FP), R4
 	MOVD n+40(FP), R5
-	MOVD strideA+56(FP), R8
-	LSL  $2, R8
-	MOVD strideB+64(FP), R9
-	LSL  $2, R9
+	STRIDE(strideA+56(FP), R8)
+	STRIDE(strideB+64(FP), R9)
 
 columns:
 	VLD1   (R0), [V0.S4]
@@ -202,8 +198,7 @@ TEXT ·mixRowsNEON(SB), NOSPLIT, $0-48
 	MOVD f+8(FP), R1
 	MOVD x+16(FP), R2
 	MOVD n+24(FP), R5
-	MOVD stride+40(FP), R8
-	LSL  $2, R8
+	STRIDE(stride+40(FP), R8)
 
 columns:
 	VLD1 (R0), [V0.S4, V1.S4, V2.S4, V3.S4]
@@ -237,10 +232,8 @@ TEXT ·squareColumnsNEON(SB), NOSPLIT, $0-56
 	MOVD z+16(FP), R2
 	MOVD n+24(FP), R5
 	MOVD k+32(FP), R3
-	MOVD strideDst+40(FP), R8
-	LSL  $2, R8
-	MOVD strideZ+48(FP), R9
-	LSL  $2, R9
+	STRIDE(strideDst+40(FP), R8)
+	STRIDE(strideZ+48(FP), R9)
 	MUL  R3, R8, R10
 
 columns:
